@@ -1,0 +1,5 @@
+"""The one error a user may see: one line that says what was expected and what to do next."""
+
+
+class SandboxError(Exception):
+    """Its text is printed as it is, without a traceback; the exit code is 1."""
