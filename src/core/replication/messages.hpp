@@ -25,13 +25,17 @@ struct HandshakeState {
     std::vector<GenerationId> ancestors;              // newest first
     bool in_own_ack_set = false;                      // superblock's ack set names this side
     bool peer_in_own_ack_set = false;                 // ... and the other
-    bool join_pending = false;      // a join of the peer was written and its outcome is not known
-    ReplicaId tracked_peer;         // the replica whose differences the bitmap tracks; nil: none
-    GenerationId tracked_since;     // generation at which that tracking began
-    std::uint64_t dirty_bytes = 0;  // bitmap plus active extents
-    bool writer_crashed = false;    // active extents were found: it was Primary and did not close
-    bool outlived_process = false;  // blockd restarted in the same incarnation
-    std::uint64_t epoch_floor = 0;
+    bool join_pending = false;        // a join of the peer was written and its outcome is not known
+    ReplicaId tracked_peer;           // the replica whose differences the bitmap tracks; nil: none
+    GenerationId tracked_since;       // generation at which that tracking began
+    std::uint64_t dirty_bytes = 0;    // bitmap plus active extents
+    bool writer_crashed = false;      // active extents were found: it was Primary and did not close
+    bool outlived_process = false;    // blockd restarted in the same incarnation
+    std::uint64_t epoch_floor = 0;    // highest epoch refused for good
+    std::uint64_t granted_epoch = 0;  // highest epoch accepted here, durable
+    // The peer's incarnation and process at the last completed handshake of this process; nil: none yet.
+    Incarnation known_peer_incarnation;
+    SessionId known_peer_process;
     std::uint64_t record_revision = 0;  // newest committed record known here
     LineageId record_lineage;
 
@@ -70,7 +74,9 @@ struct ZeroMessage {  // write_zeroes and discard: reads return zero on both sid
     bool unmap = false;
     bool stable = false;
 };
-struct FlushMessage {  // everything acknowledged before it was sent becomes stable
+// Everything acknowledged before it was sent becomes stable. Epoch 0: from a former owner that only retires
+// its intent extents; it is answered whatever epoch is granted, because making stable destroys nothing.
+struct FlushMessage {
     std::uint64_t request = 0;
     std::uint64_t epoch = 0;
     std::uint64_t generation_counter = 0;
