@@ -1,0 +1,111 @@
+#include "adapters/ring/buffer_pool.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <sys/mman.h>
+
+#include <fmt/format.h>
+
+#include "base/invariant.hpp"
+
+namespace gemel::ring {
+
+Result<std::unique_ptr<BufferPool>> BufferPool::create(std::size_t total_bytes) {
+    if (total_bytes == 0 || total_bytes % kLargestBytes != 0 || total_bytes / kPageBytes >= kNone) {
+        return fail(ErrorCode::invalid_argument,
+                    "payload memory is a multiple of 1 MiB: choose another size");
+    }
+    void* memory = ::mmap(nullptr, total_bytes + kLargestBytes, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) {
+        return fail(ErrorCode::out_of_space,
+                    fmt::format("cannot map {} MiB of payload memory: {}; lower buffer_mib",
+                                total_bytes >> 20, std::strerror(errno)));
+    }
+    // pieces are aligned to their size: cut the mapping at a multiple of the largest
+    const auto address = reinterpret_cast<std::uintptr_t>(memory);
+    const std::uintptr_t aligned = (address + kLargestBytes - 1) / kLargestBytes * kLargestBytes;
+    auto* base = static_cast<std::byte*>(memory) + (aligned - address);
+    if (aligned > address) ::munmap(memory, aligned - address);
+    if (const std::size_t tail = kLargestBytes - (aligned - address); tail > 0)
+        ::munmap(base + total_bytes, tail);
+    return std::unique_ptr<BufferPool>(new BufferPool(base, total_bytes));
+}
+
+BufferPool::BufferPool(std::byte* base, std::size_t total_bytes)
+    : base_(base), total_bytes_(total_bytes), free_bytes_(0), pages_(total_bytes / kPageBytes) {
+    std::ranges::fill(free_, kNone);
+    constexpr std::uint32_t kLargestPages = kLargestBytes / kPageBytes;
+    for (std::size_t page = pages_.size(); page > 0; page -= kLargestPages) {
+        push_free(static_cast<std::uint32_t>(page - kLargestPages), kOrders - 1);
+    }
+    free_bytes_ = total_bytes;
+}
+
+BufferPool::~BufferPool() {
+    ::munmap(base_, total_bytes_);
+}
+
+void BufferPool::push_free(std::uint32_t page, std::uint32_t order) {
+    Page& head = pages_[page];
+    head = Page{free_[order], kNone, 0, static_cast<std::uint8_t>(order), true};
+    if (head.next != kNone) pages_[head.next].previous = page;
+    free_[order] = page;
+}
+
+void BufferPool::unlink_free(std::uint32_t page, std::uint32_t order) {
+    Page& head = pages_[page];
+    if (head.previous != kNone) pages_[head.previous].next = head.next;
+    if (head.next != kNone) pages_[head.next].previous = head.previous;
+    if (free_[order] == page) free_[order] = head.next;
+    head.free_head = false;
+}
+
+std::optional<BufferPool::Handle> BufferPool::take(std::size_t bytes) {
+    INVARIANT(bytes > 0 && bytes <= kLargestBytes, "a piece has 1 byte to 1 MiB");
+    std::uint32_t wanted = 0;
+    while ((kPageBytes << wanted) < bytes) ++wanted;
+    std::uint32_t order = wanted;
+    while (order < kOrders && free_[order] == kNone) ++order;
+    if (order == kOrders) return std::nullopt;
+    const std::uint32_t page = free_[order];
+    unlink_free(page, order);
+    while (order > wanted) {  // give the upper halves back
+        --order;
+        push_free(page + (1U << order), order);
+    }
+    pages_[page].order = static_cast<std::uint8_t>(wanted);
+    pages_[page].references = 1;
+    free_bytes_ -= kPageBytes << wanted;
+    return page;
+}
+
+void BufferPool::retain(Handle handle) {
+    INVARIANT(handle < pages_.size() && pages_[handle].references > 0, "only a taken piece can be shared");
+    ++pages_[handle].references;
+}
+
+void BufferPool::release(Handle handle) {
+    INVARIANT(handle < pages_.size() && pages_[handle].references > 0,
+              "only a taken piece can be given back");
+    if (--pages_[handle].references > 0) return;
+    std::uint32_t page = handle;
+    std::uint32_t order = pages_[page].order;
+    free_bytes_ += kPageBytes << order;
+    while (order + 1 < kOrders) {  // join with free neighbours
+        const std::uint32_t buddy = page ^ (1U << order);
+        if (!pages_[buddy].free_head || pages_[buddy].order != order) break;
+        unlink_free(buddy, order);
+        page = std::min(page, buddy);
+        ++order;
+    }
+    push_free(page, order);
+}
+
+std::span<std::byte> BufferPool::memory(Handle handle) {
+    INVARIANT(handle < pages_.size() && pages_[handle].references > 0, "only a taken piece has memory");
+    return {base_ + std::size_t{handle} * kPageBytes, kPageBytes << pages_[handle].order};
+}
+
+}  // namespace gemel::ring
