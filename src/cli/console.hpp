@@ -1,0 +1,18 @@
+// Attaching this terminal to a guest's serial line: a pty or a unix stream on this node. Ctrl-] detaches. The
+// terminal is raw meanwhile and always put back.
+#pragma once
+
+#include <string>
+
+#include "base/error.hpp"
+
+namespace gemel::cli {
+
+// kind: "pty" or "unix" as the API says. Returns when the user detaches or the guest's side closes;
+// closed_by_guest tells which.
+struct ConsoleEnd {
+    bool closed_by_guest = false;
+};
+Result<ConsoleEnd> attach_console(const std::string& kind, const std::string& path);
+
+}  // namespace gemel::cli
