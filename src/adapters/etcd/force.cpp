@@ -1,0 +1,61 @@
+#include "adapters/etcd/force.hpp"
+
+#include <chrono>
+#include <thread>
+
+#include <fmt/format.h>
+
+#include "adapters/etcd/client.hpp"
+
+namespace gemel::etcd {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// The copy serves as soon as a linearizable read works; then one commit, whose outcome must be certain.
+Status commit_on_copy(const Process& process, const http::TlsFiles& tls, const Transaction& first_commit) {
+    const auto address = http::Address::parse(process.client_url());
+    if (!address) return tl::unexpected<Error>(address.error());
+    Client client({{*address}, tls});
+    const auto deadline = Clock::now() + std::chrono::seconds(15);
+    auto ready = client.get("/", milliseconds(500));
+    while (!ready) {
+        if (Clock::now() > deadline)
+            return fail(ErrorCode::timed_out,
+                        "the forced copy of the store does not serve: " + ready.error().message);
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+        ready = client.get("/", milliseconds(500));
+    }
+    const auto result = client.commit(first_commit, seconds(10));
+    if (result.outcome == Outcome::committed) return {};
+    if (result.outcome == Outcome::compare_failed)
+        return fail(ErrorCode::failed_precondition, "the store is not what it was when forcing was decided");
+    return tl::unexpected<Error>(result.error);
+}
+
+}  // namespace
+
+Status force_prepare(const StoreDirectory& directory, const ProcessConfig& config,
+                     const Transaction& first_commit) {
+    if (Process(config, directory.data(), directory.log()).find() != 0)
+        return fail(ErrorCode::failed_precondition,
+                    "the store's member still runs: it must be stopped before forcing");
+    Process process(config, directory.forcing(), directory.log());
+    if (auto ok = process.stop(Duration{}); !ok) return ok;  // left over from a crash of ours
+    if (auto ok = directory.make_copy(); !ok) return ok;
+    Status done = process.start_forced();
+    if (done) done = commit_on_copy(process, config.tls, first_commit);
+    // etcd has synced what it answered; ending it gently only spares the next start some work.
+    const Status stopped = process.stop(seconds(3));
+    if (done && stopped) return sync_directory(directory.forcing());
+    if (stopped) {
+        if (auto removed = directory.delete_copy(); !removed) return removed;
+    }
+    return done ? stopped : done;
+}
+
+Status force_activate(const StoreDirectory& directory) {
+    return directory.activate_copy("before forcing");
+}
+
+}  // namespace gemel::etcd

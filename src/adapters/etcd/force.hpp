@@ -1,0 +1,19 @@
+// Forcing a single member (design brief 3.4): on a copy of the stopped data directory, whose first commit is
+// the new lineage. Nothing of it is visible before activate(); the old directory is untouched until then.
+// The flag exists only on the command line of the process that works on the copy. Blocking; one thread.
+#pragma once
+
+#include "adapters/etcd/messages.hpp"
+#include "adapters/etcd/process.hpp"
+#include "adapters/etcd/store_directory.hpp"
+
+namespace gemel::etcd {
+
+// The member must not be running. Leaves a stopped, forced copy with `first_commit` in it. An error leaves no
+// copy.
+Status force_prepare(const StoreDirectory& directory, const ProcessConfig& config,
+                     const Transaction& first_commit);
+// Puts the copy in place; the old directory is renamed and kept.
+Status force_activate(const StoreDirectory& directory);
+
+}  // namespace gemel::etcd
