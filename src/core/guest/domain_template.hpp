@@ -1,0 +1,63 @@
+// From a guest's record to the libvirt domain that runs it. Pure: text in, text out.
+//
+// Promises: the domain holds nothing that belongs to one host; its machine type is the one pinned when the
+// guest was defined, every device has a fixed address, so that the guest finds the same hardware on every
+// node; each disk is an NBD export on a unix socket, announced to the guest as a disk with a volatile cache
+// (FLUSH reaches the server), and a server that dies is waited for without an error inside the guest. Not
+// here: reading foreign domains (domain_import.hpp), talking to libvirt (adapters/libvirt). Design:
+// docs/design/0008-guests.md.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.hpp"
+#include "core/formats/records.hpp"
+
+namespace gemel::guest {
+
+enum class DomainType : std::uint8_t { qemu, kvm };
+
+inline constexpr std::size_t kMaxDisks = 16;
+inline constexpr std::size_t kMaxNics = 8;
+inline constexpr std::uint64_t kMiB = 1U << 20U;
+inline constexpr std::string_view kDefaultMachine = "pc-q35-7.2";
+
+// What is fixed when a guest is defined and kept in GuestRecord::template_text.
+struct Template {
+    std::string machine{kDefaultMachine};  // pc-q35-N.N or pc-i440fx-N.N, never an alias
+    std::string clock_offset = "utc";      // utc, localtime
+    bool operator==(const Template&) const = default;
+};
+
+// The text for the store, and back. error: invalid_argument with what was expected.
+std::string encode_template(const Template& fixed);
+Result<Template> decode_template(std::string_view text);
+
+// Is it a versioned machine type that domains can be rendered for?
+bool is_pinned_machine(std::string_view machine);
+
+struct DiskSocket {
+    std::string target;  // as in the record: vda ...
+    std::string path;    // unix socket of this lease epoch
+};
+
+struct Placement {
+    DomainType type = DomainType::qemu;
+    std::vector<DiskSocket> disks;  // one for each disk of the record; the export's name is the volume's
+    std::string console_socket;     // libvirt listens here for the serial line; empty: a pty
+    std::string emulator = "/usr/bin/qemu-system-x86_64";
+};
+
+// The whole domain, for virDomainCreateXML. Record and placement are checked: error invalid_argument.
+Result<std::string> render_domain(const GuestRecord& guest, const Placement& placement);
+
+// Checked by render_domain as well: name, uuid, memory, processors, disks, network cards, template.
+Status check_guest(const GuestRecord& guest);
+
+// Locally administered, made from guest and position: the same on every node and at every start.
+std::string mac_address(const GuestId& guest, std::size_t position);
+
+}  // namespace gemel::guest
