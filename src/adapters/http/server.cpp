@@ -5,6 +5,8 @@
 #include <deque>
 #include <functional>
 #include <optional>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <thread>
 #include <unistd.h>
@@ -421,6 +423,9 @@ Result<std::uint16_t> Server::listen_tls(const std::string& host, std::uint16_t 
     auto acceptor = std::make_unique<asio::ip::tcp::acceptor>(impl_->shared->io);
     acceptor->open(address.is_v6() ? asio::ip::tcp::v6() : asio::ip::tcp::v4(), error);
     if (!error) acceptor->set_option(asio::socket_base::reuse_address(true), error);
+    // The address may appear later than the daemon: at boot, or when a link's interface comes back.
+    const int on = 1;
+    ::setsockopt(acceptor->native_handle(), SOL_IP, IP_FREEBIND, &on, sizeof on);
     if (!error) acceptor->bind({address, port}, error);
     if (!error) acceptor->listen(asio::socket_base::max_listen_connections, error);
     if (error)
