@@ -62,10 +62,14 @@ void BufferPool::unlink_free(std::uint32_t page, std::uint32_t order) {
     head.free_head = false;
 }
 
-std::optional<BufferPool::Handle> BufferPool::take(std::size_t bytes) {
+std::optional<BufferPool::Handle> BufferPool::take(std::size_t bytes, Share share) {
     INVARIANT(bytes > 0 && bytes <= kLargestBytes, "a piece has 1 byte to 1 MiB");
+    const Line& line = lines_[static_cast<std::size_t>(share)];
+    if (line.first != nullptr && !line.waking) return std::nullopt;
     std::uint32_t wanted = 0;
     while ((kPageBytes << wanted) < bytes) ++wanted;
+    const std::size_t reserve = share == Share::front ? total_bytes_ / 2 : 0;
+    if (free_bytes_ < reserve + (kPageBytes << wanted)) return std::nullopt;
     std::uint32_t order = wanted;
     while (order < kOrders && free_[order] == kNone) ++order;
     if (order == kOrders) return std::nullopt;
@@ -90,6 +94,7 @@ void BufferPool::release(Handle handle) {
     INVARIANT(handle < pages_.size() && pages_[handle].references > 0,
               "only a taken piece can be given back");
     if (--pages_[handle].references > 0) return;
+    released_ = true;
     std::uint32_t page = handle;
     std::uint32_t order = pages_[page].order;
     free_bytes_ += kPageBytes << order;
@@ -106,6 +111,49 @@ void BufferPool::release(Handle handle) {
 std::span<std::byte> BufferPool::memory(Handle handle) {
     INVARIANT(handle < pages_.size() && pages_[handle].references > 0, "only a taken piece has memory");
     return {base_ + std::size_t{handle} * kPageBytes, kPageBytes << pages_[handle].order};
+}
+
+void BufferPool::wait(BufferWaiter& waiter, Share share) {
+    if (waiter.waiting_) return;
+    Line& line = lines_[static_cast<std::size_t>(share)];
+    waiter.waiting_ = true;
+    waiter.next_ = nullptr;
+    (line.last != nullptr ? line.last->next_ : line.first) = &waiter;
+    line.last = &waiter;
+}
+
+void BufferPool::stop_waiting(BufferWaiter& waiter) {
+    if (!waiter.waiting_) return;
+    for (Line& line : lines_) {
+        BufferWaiter* before = nullptr;
+        for (BufferWaiter* each = line.first; each != nullptr; before = each, each = each->next_) {
+            if (each != &waiter) continue;
+            (before != nullptr ? before->next_ : line.first) = waiter.next_;
+            if (line.last == &waiter) line.last = before;
+            waiter.waiting_ = false;
+            released_ = true;  // who stood behind it may go
+            return;
+        }
+    }
+}
+
+void BufferPool::wake_waiters() {
+    if (!released_) return;
+    released_ = false;
+    wake(Share::link);
+    wake(Share::front);
+}
+
+void BufferPool::wake(Share share) {
+    Line& line = lines_[static_cast<std::size_t>(share)];
+    while (line.first != nullptr) {
+        BufferWaiter& waiter = *line.first;
+        line.waking = true;
+        const bool served = waiter.try_again();
+        line.waking = false;
+        if (!served) return;
+        if (line.first == &waiter) stop_waiting(waiter);
+    }
 }
 
 }  // namespace gemel::ring

@@ -15,6 +15,25 @@
 
 namespace gemel::ring {
 
+// Who takes: front ends may use at most half of the pool, so that what the peer sends always finds room in
+// the end (its writes need only this node's disk to be given back, so two nodes cannot wait for each other).
+enum class Share : std::uint8_t { front, link };
+
+// Somebody who found the pool empty. First come, first served within a share.
+class BufferWaiter {
+  public:
+    // true: got what it waited for (or needs it no more)
+    virtual bool try_again() = 0;
+
+  protected:
+    virtual ~BufferWaiter() = default;
+
+  private:
+    friend class BufferPool;
+    BufferWaiter* next_ = nullptr;
+    bool waiting_ = false;
+};
+
 class BufferPool {
   public:
     using Handle = std::uint32_t;
@@ -28,7 +47,12 @@ class BufferPool {
     BufferPool& operator=(const BufferPool&) = delete;
 
     // A piece of at least `bytes` (1..kLargestBytes), reference count 1; none when there is no room.
-    std::optional<Handle> take(std::size_t bytes);
+    // While others of that share wait, there is none for newcomers.
+    std::optional<Handle> take(std::size_t bytes, Share share = Share::link);
+    void wait(BufferWaiter& waiter, Share share);
+    void stop_waiting(BufferWaiter& waiter);
+    // the reactor calls this once a turn
+    void wake_waiters();
     void retain(Handle handle);
     // the last reference gives the piece back
     void release(Handle handle);
@@ -56,12 +80,20 @@ class BufferPool {
     BufferPool(std::byte* base, std::size_t total_bytes);
     void push_free(std::uint32_t page, std::uint32_t order);
     void unlink_free(std::uint32_t page, std::uint32_t order);
+    void wake(Share share);
 
     std::byte* base_;
     std::size_t total_bytes_;
     std::size_t free_bytes_;
     std::vector<Page> pages_;
     std::uint32_t free_[kOrders];
+    struct Line {
+        BufferWaiter* first = nullptr;
+        BufferWaiter* last = nullptr;
+        bool waking = false;
+    };
+    Line lines_[2];
+    bool released_ = false;
 };
 
 }  // namespace gemel::ring

@@ -140,6 +140,7 @@ void Reactor::run() {
 
 void Reactor::turn() {
     run_posted();
+    buffers_->wake_waiters();
     run_deferred();
     program_timer();
     const int submitted = io_uring_submit_and_wait(&ring_, 1);

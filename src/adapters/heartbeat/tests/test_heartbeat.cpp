@@ -1,8 +1,8 @@
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
-#include <set>
 #include <netinet/in.h>
+#include <set>
 #include <sys/socket.h>
 #include <unistd.h>
 

@@ -73,5 +73,50 @@ TEST(BufferPool, PiecesNeverOverlapAndAllComesBack) {
     for (int i = 0; i < 4; ++i) EXPECT_TRUE(pool->take(1 << 20).has_value());
 }
 
+struct Waiter final : BufferWaiter {
+    BufferPool* pool = nullptr;
+    std::size_t bytes = 0;
+    std::optional<BufferPool::Handle> got;
+    bool try_again() override {
+        got = pool->take(bytes, Share::front);
+        return got.has_value();
+    }
+};
+
+TEST(BufferPool, FrontEndsLeaveHalfForTheLink) {
+    auto pool = pool_of(4 << 20);
+    EXPECT_TRUE(pool->take(1 << 20, Share::front));
+    EXPECT_TRUE(pool->take(1 << 20, Share::front));
+    EXPECT_FALSE(pool->take(4096, Share::front));
+    EXPECT_TRUE(pool->take(1 << 20, Share::link));
+    EXPECT_TRUE(pool->take(1 << 20, Share::link));
+}
+
+TEST(BufferPool, WhoCameFirstIsServedFirst) {
+    auto pool = pool_of(2 << 20);
+    const auto all = *pool->take(1 << 20, Share::front);
+    Waiter large;
+    Waiter small;
+    Waiter gone;
+    for (auto* waiter : {&large, &gone, &small}) waiter->pool = pool.get();
+    large.bytes = 1 << 20;
+    small.bytes = gone.bytes = 4096;
+    pool->wait(large, Share::front);
+    pool->wait(gone, Share::front);
+    pool->wait(small, Share::front);
+    pool->stop_waiting(gone);
+    pool->wake_waiters();
+    EXPECT_FALSE(large.got || small.got);
+    pool->release(all);
+    EXPECT_FALSE(pool->take(4096, Share::front)) << "a newcomer does not overtake";
+    pool->wake_waiters();
+    EXPECT_TRUE(large.got.has_value());
+    EXPECT_FALSE(small.got.has_value());
+    pool->release(*large.got);
+    pool->wake_waiters();
+    EXPECT_TRUE(small.got.has_value());
+    EXPECT_FALSE(gone.got.has_value());
+}
+
 }  // namespace
 }  // namespace gemel::ring
