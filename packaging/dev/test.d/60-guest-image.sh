@@ -1,0 +1,1 @@
+run guest-image src/guestimage/tests/test_boot.py
