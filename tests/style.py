@@ -34,7 +34,8 @@ def strip_strings(line):
 def function_lengths(lines):
     """Yields (first line, length) of every block that looks like a function body in clang-formatted code."""
     stack = []
-    for number, raw in enumerate(lines, 1):
+    text = re.sub(r'R"\((.*?)\)"', lambda m: "\n" * m.group(1).count("\n"), "\n".join(lines), flags=re.S)
+    for number, raw in enumerate(text.split("\n"), 1):
         line = strip_strings(raw)
         opened = line.count("{") - line.count("}")
         if opened > 0:
