@@ -1,0 +1,426 @@
+#include "sim/world/world.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "core/formats/format_replica.hpp"
+#include "core/formats/layout.hpp"
+#include "sim/world/violation.hpp"
+
+namespace gemel::sim {
+namespace {
+
+constexpr std::uint64_t kRequestsASeed = 2000;
+constexpr Duration kLivenessBound = seconds(240);
+constexpr std::array<const char*, 2> kNodeNames = {"node1", "node2"};
+
+std::uint64_t volume_bytes(Prng& random) {
+    return (12 + random.below(28)) << 20;
+}
+
+}  // namespace
+
+World::World(const SeedOptions& options, Counters& counters)
+    : options_(options),
+      counters_(counters),
+      random_(options.seed),
+      trace_(options.print_trace),
+      tasks_(queue_),
+      network_(tasks_, trace_, random_.fork()),
+      link_(queue_, trace_, network_, random_.fork()),
+      data_bytes_(volume_bytes(random_)),
+      mode_stable_(random_.chance(1, 5)),
+      voters_(random_.chance(1, 3) ? Voters::two : Voters::three),
+      history_(data_bytes_) {
+    cluster_id_ = ClusterId::from_random(random_.next(), random_.next());
+    volume_id_ = VolumeId::from_random(random_.next(), random_.next());
+    first_generation_ = Generation{GenerationId::from_random(random_.next(), random_.next()), {}, 1};
+    for (ReplicaId& id : replicas_) id = ReplicaId::from_random(random_.next(), random_.next());
+    Prng workload_random = random_.fork();
+    workload_ = Workload::swarm(workload_random);
+    guest_ = std::make_unique<Guest>(queue_, trace_, counters_, random_.fork(), history_, *this, workload_,
+                                     data_bytes_, mode_stable_);
+    VolumeRecord record;
+    record.id = volume_id_;
+    record.name = "disk";
+    record.size_bytes = data_bytes_;
+    record.ack_mode = mode_stable_ ? AckMode::stable : AckMode::writeback;
+    record.generation = first_generation_;
+    for (std::uint32_t node = 0; node < 2; ++node) {
+        record.replicas.push_back(
+            ReplicaRecord{kNodeNames[node], replicas_[node], "default", ReplicaState::up_to_date, true});
+    }
+    oracle_ = std::make_unique<Oracle>(Oracle::Parts{tasks_, trace_, counters_, network_, *guest_, *this},
+                                       random_.fork(), voters_, record);
+    const std::uint64_t metadata_bytes = formats::Layout::for_size(data_bytes_).metadata_bytes;
+    for (std::uint32_t node = 0; node < 2; ++node) {
+        disks_.push_back(std::make_unique<Disk>(
+            queue_, trace_, random_.fork(), payloads_, node, metadata_bytes, data_bytes_,
+            [this](const std::string& promise, const std::string& what) { on_breach(promise, what); }));
+        blocks_.push_back(
+            std::make_unique<BlockNode>(BlockNode::Parts{queue_, trace_, counters_, payloads_, *disks_[node],
+                                                         link_, hosts_[node].clock, *oracle_, *guest_},
+                                        node, random_.fork()));
+    }
+    permission_ = std::make_unique<PermissionChecker>();
+    equality_ = std::make_unique<EqualityChecker>(history_, data_bytes_);
+    tracking_ = std::make_unique<TrackingChecker>(data_bytes_);
+    active_extents_ = static_cast<std::uint32_t>(random_.between(2, 8));
+    Prng plan_random = random_.fork();
+    plan_ = FaultPlan::swarm(plan_random);
+    if (options_.only) plan_.kinds = {*options_.only};
+    if (options_.faults) plan_.count = *options_.faults;
+}
+
+// ---- life of hosts
+// -----------------------------------------------------------------------------------------------
+
+void World::format(std::uint32_t node, bool blank) {
+    formats::FormatRequest request;
+    request.cluster = cluster_id_;
+    request.volume = volume_id_;
+    request.replica = replicas_[node];
+    request.size_bytes = data_bytes_;
+    if (!blank) {
+        request.generation = first_generation_;
+        request.peer = replicas_[1 - node];
+    }
+    Image image(formats::Layout::for_size(data_bytes_).metadata_bytes, data_bytes_);
+    formats::format_replica(request, [&image](std::uint64_t offset, std::span<const std::byte> page) {
+        image.metadata.write(offset, page);
+    });
+    disks_[node]->restore(image);
+}
+
+void World::power_on(std::uint32_t node) {
+    Host& host = hosts_[node];
+    if (host.powered) return;
+    host.powered = true;
+    host.booting = true;
+    ++host.boots;
+    host.incarnation =
+        Incarnation{Uuid::from_random(random_.next(), host.boots), Uuid::from_random(random_.next(), node)};
+    host.clock.power_on(queue_.now(), milliseconds(random_.between(1, 3000)), random_.between(-4000, 4000));
+    had_process_[node] = false;
+    network_.set_isolated(node, false);
+    trace_.note(queue_.now(), node, "host.power_on", host.boots);
+    const bool fast = random_.chance(1, 4);
+    tasks_.after(milliseconds(fast ? random_.between(20, 600) : random_.between(1500, 6000)),
+                 [this, node, life = host.incarnation] {
+                     if (hosts_[node].powered && hosts_[node].incarnation == life) boot(node);
+                 });
+}
+
+void World::boot(std::uint32_t node) {
+    hosts_[node].booting = false;
+    clusterd_[node] = true;
+    oracle_->host_booted(node);
+    start_blockd(node);
+    oracle_->clusterd_started(node);
+}
+
+void World::power_off(std::uint32_t node) {
+    Host& host = hosts_[node];
+    if (!host.powered) return;
+    trace_.note(queue_.now(), node, "host.power_off");
+    host.powered = false;
+    host.booting = false;
+    host.paused = false;
+    host.powered_off_at = queue_.now();
+    ++pauses_[node];
+    clusterd_[node] = false;
+    network_.set_isolated(node, true);
+    link_.pause(node, false);
+    link_.host_vanished(node);
+    if (guest_->alive() && guest_->node() == node) guest_->kill();
+    disks_[node]->power_cut();
+    blocks_[node]->die();
+    history_.node_lost_volatile(node);
+    oracle_->host_lost(node);
+    const std::string untracked = tracking_->check(disks_[0]->stable(), disks_[1]->stable());
+    if (!untracked.empty()) on_breach("D3", untracked);
+}
+
+void World::start_blockd(std::uint32_t node) {
+    if (!hosts_[node].powered || blocks_[node]->alive()) return;
+    replication::EngineConfig config;
+    config.node = kNodeNames[node];
+    config.cluster = cluster_id_;
+    config.volume = volume_id_;
+    config.replica = replicas_[node];
+    config.incarnation = hosts_[node].incarnation;
+    config.process = SessionId::from_random(random_.next(), ++process_lives_[node]);
+    config.outlived_io_possible = had_process_[node];
+    config.active_extents = active_extents_;
+    config.random_seed = random_.next();
+    had_process_[node] = true;
+    blocks_[node]->start(config);
+    oracle_->blockd_started(node);
+}
+
+void World::crash_blockd(std::uint32_t node, Duration away) {
+    if (!blocks_[node]->alive() || hosts_[node].paused) return;
+    blocks_[node]->die();
+    tasks_.after(away, [this, node, life = hosts_[node].incarnation] {
+        if (hosts_[node].powered && hosts_[node].incarnation == life) start_blockd(node);
+    });
+}
+
+void World::crash_clusterd(std::uint32_t node) {
+    if (!clusterd_[node]) return;
+    clusterd_[node] = false;
+    tasks_.after(milliseconds(random_.between(200, 12000)), [this, node, life = hosts_[node].incarnation] {
+        if (!hosts_[node].powered || hosts_[node].incarnation != life) return;
+        clusterd_[node] = true;
+        oracle_->clusterd_started(node);
+    });
+}
+
+void World::pause(std::uint32_t node, Duration length) {
+    Host& host = hosts_[node];
+    if (!host.powered || host.booting || host.paused) return;
+    trace_.note(queue_.now(), node, "host.pause", static_cast<std::uint64_t>(length.milliseconds()));
+    host.paused = true;
+    host.paused_at = queue_.now();
+    const std::uint64_t number = ++pauses_[node];
+    if (guest_->alive() && guest_->node() == node) guest_->set_vcpus(false);
+    blocks_[node]->pause(true);
+    disks_[node]->pause(true);
+    link_.pause(node, true);
+    tasks_.after(length, [this, node, number] { resume(node, number); });
+    // the hardware watchdog is fed by the guard, which does not run either
+    const bool owner =
+        oracle_->committed().record.owner && oracle_->committed().record.owner->node == kNodeNames[node];
+    if (!owner) return;
+    tasks_.after(seconds(15), [this, node, number] {
+        if (!hosts_[node].paused || pauses_[node] != number) return;
+        counters_.add("site.watchdog_reset");
+        power_off(node);
+        tasks_.after(milliseconds(100), [this, node] { power_on(node); });
+    });
+}
+
+void World::resume(std::uint32_t node, std::uint64_t pause_number) {
+    Host& host = hosts_[node];
+    if (!host.paused || pauses_[node] != pause_number) return;
+    trace_.note(queue_.now(), node, "host.resume");
+    host.paused = false;
+    if (guest_->alive() && guest_->node() == node) guest_->set_vcpus(true);
+    blocks_[node]->pause(false);
+    disks_[node]->pause(false);
+    link_.pause(node, false);
+    oracle_->host_resumed(node);
+}
+
+// ---- checks on what the guest is told
+// ----------------------------------------------------------------------------
+
+void World::on_breach(const std::string& promise, const std::string& what) {
+    throw Violation(promise, what);
+}
+
+std::uint32_t World::on_acknowledged(std::uint32_t node, std::uint64_t epoch, const GuestRequest&) {
+    const std::uint32_t mask = oracle_->ack_mask();
+    const std::string breach = permission_->acknowledged(node, epoch, oracle_->owns(node, epoch), mask);
+    if (!breach.empty()) on_breach("D2", breach);
+    return mask;
+}
+
+// An acknowledged write is on every replica of the ack set: except where its power went off since it began,
+// which the owner cannot know yet.
+void World::on_write_acknowledged(WriteNumber number) {
+    const History::Write& write = history_.write(number);
+    for (std::uint32_t node = 0; node < 2; ++node) {
+        if (!oracle_->in_ack_set(node)) continue;
+        const bool excused = !hosts_[node].powered || hosts_[node].powered_off_at > write.begun;
+        const Image& image = write.stable ? disks_[node]->stable() : disks_[node]->current();
+        if (!write.stable && excused) continue;
+        const std::string breach = equality_->holds(image, number);
+        if (!breach.empty()) {
+            on_breach("D1", fmt::format("write {} was acknowledged{}, but on node{} {}", number,
+                                        write.stable ? " as stable" : "", node + 1, breach));
+        }
+    }
+}
+
+void World::on_flushed(const std::vector<WriteNumber>& made_stable) {
+    for (const WriteNumber number : made_stable) {
+        for (std::uint32_t node = 0; node < 2; ++node) {
+            if (!oracle_->in_ack_set(node)) continue;
+            const std::string breach = equality_->holds(disks_[node]->stable(), number);
+            if (!breach.empty()) {
+                on_breach("D1", fmt::format("a flush was answered, but on node{} write {} is not stable: {}",
+                                            node + 1, number, breach));
+            }
+        }
+    }
+}
+
+// ---- phases
+// ------------------------------------------------------------------------------------------------------
+
+void World::begin() {
+    for (std::uint32_t node = 0; node < 2; ++node) {
+        format(node, false);
+        power_on(node);
+    }
+    oracle_->start();
+}
+
+void World::run_for(Duration duration) {
+    const Instant end = queue_.now() + duration;
+    while (queue_.next_at() <= end) queue_.run_one();
+}
+
+bool World::run_until(const std::function<bool()>& condition, Duration bound) {
+    const Instant end = queue_.now() + bound;
+    for (;;) {
+        const Instant slice = queue_.now() + milliseconds(50);
+        while (queue_.next_at() <= slice) queue_.run_one();
+        if (condition()) return true;
+        if (queue_.now() >= end) return false;
+        if (queue_.empty()) return false;
+    }
+}
+
+bool World::converged() const {
+    const CommittedVolume& committed = oracle_->committed();
+    if (!committed.record.owner || !guest_->running()) return false;
+    for (std::uint32_t node = 0; node < 2; ++node) {
+        const ReplicaRecord& replica = committed.record.replicas[node];
+        if (!replica.in_ack_set || replica.state != ReplicaState::up_to_date) return false;
+        const replication::View view = blocks_[node]->view();
+        if (view.connection != replication::ConnectionState::connected ||
+            view.sync != replication::SyncState::off)
+            return false;
+        if (view.dirty_bytes != 0 || view.frozen != replication::FreezeReason::none) {
+            if (view.role == replication::Role::primary) return false;
+        }
+    }
+    return true;
+}
+
+std::string World::state_text() const {
+    const CommittedVolume& committed = oracle_->committed();
+    std::string text = fmt::format(
+        "record revision {} generation {} owner {} epoch {}; guest {} on node{}; ", committed.revision,
+        committed.record.generation.counter, committed.record.owner ? committed.record.owner->node : "none",
+        committed.record.epoch, guest_->running() ? "runs" : "does not run", guest_->node() + 1);
+    for (std::uint32_t node = 0; node < 2; ++node) {
+        const replication::View view = blocks_[node]->view();
+        const ReplicaRecord& replica = committed.record.replicas[node];
+        text += fmt::format(
+            "node{}: committed state {} {}, engine {} role {} connection {} sync {} frozen {} dirty {} "
+            "in flight {} epoch {} revision {} '{}'; ",
+            node + 1, static_cast<int>(replica.state), replica.in_ack_set ? "in" : "out",
+            blocks_[node]->running() ? "runs" : "is not running", static_cast<int>(view.role),
+            static_cast<int>(view.connection), static_cast<int>(view.sync), static_cast<int>(view.frozen),
+            view.dirty_bytes, view.requests_in_flight, view.epoch, view.record_revision, view.problem);
+    }
+    return text;
+}
+
+void World::heal() {
+    healing_ = true;
+    network_.heal();
+    witness_up_ = true;
+    oracle_->set_trouble(false, false);
+    for (std::uint32_t node = 0; node < 2; ++node) {
+        fence_moods_[node] = FenceMood::works;
+        disks_[node]->faults() = DiskFaults{};
+        if (hosts_[node].paused) resume(node, pauses_[node]);
+        if (!hosts_[node].powered) power_on(node);
+        link_.allow(node);
+    }
+}
+
+// The operator's part: a failed or refused replica gets a new, blank one in its place.
+void World::repair_failed_replicas() {
+    for (std::uint32_t node = 0; node < 2; ++node) {
+        const ReplicaRecord& replica = oracle_->committed().record.replicas[node];
+        if (replica.in_ack_set || !blocks_[node]->running()) continue;
+        const bool broken = replica.state == ReplicaState::failed ||
+                            blocks_[node]->view().connection == replication::ConnectionState::standalone ||
+                            !blocks_[node]->view().problem.empty();
+        if (!broken) continue;
+        counters_.add("site.replica_replaced");
+        blocks_[node]->die();
+        replicas_[node] = ReplicaId::from_random(random_.next(), random_.next());
+        disks_[node]->power_cut();
+        format(node, true);
+        oracle_->replica_replaced(node, replicas_[node]);
+        had_process_[node] = false;
+        for (std::uint32_t n = 0; n < 2; ++n) link_.allow(n);
+        tasks_.after(milliseconds(500), [this, node] { start_blockd(node); });
+    }
+}
+
+void World::live() {
+    heal();
+    const auto enough = [this] { return guest_->completions() >= kRequestsASeed && converged(); };
+    const Instant began = queue_.now();
+    bool done = false;
+    for (int round = 0; round < 24 && !done; ++round) {
+        done = run_until(enough, kLivenessBound / 24);
+        if (!done && round >= 2) repair_failed_replicas();
+    }
+    if (!done) on_breach("C12", "no convergence after everything was healed: " + state_text());
+    counters_.add("site.converged");
+    (void)began;
+    finish_checks();
+}
+
+// Quiet: everything that was ever written is read back by the guest, then the disks are compared.
+void World::finish_checks() {
+    guest_->stop_asking(true);
+    guest_->begin_sweep();
+    if (!run_until([this] { return !guest_->sweeping() && guest_->idle() && converged(); }, seconds(120))) {
+        on_breach("C12", "the last reads were not answered: " + state_text());
+    }
+    guest_->stop_asking(true);
+    if (!run_until(
+            [this] {
+                return guest_->idle() && blocks_[0]->view().requests_in_flight == 0 &&
+                       blocks_[1]->view().requests_in_flight == 0;
+            },
+            seconds(10))) {
+        on_breach("C12", "requests stay in flight with an idle guest: " + state_text());
+    }
+    const std::string difference = equality_->same(disks_[0]->current(), disks_[1]->current());
+    if (!difference.empty()) on_breach("D16", "both replicas are UpToDate and quiet, but " + difference);
+    for (std::uint32_t node = 0; node < 2; ++node) {
+        const std::string breach = equality_->shows_history(disks_[node]->current(), queue_.now());
+        if (!breach.empty()) on_breach("D1", fmt::format("at the end node{}: {}", node + 1, breach));
+    }
+    const std::string untracked = tracking_->check(disks_[0]->stable(), disks_[1]->stable());
+    if (!untracked.empty()) on_breach("D3", untracked);
+}
+
+SeedResult World::run() {
+    SeedResult result;
+    try {
+        begin();
+        schedule_faults();
+        while (faults_injected_ < plan_.count && !queue_.empty()) queue_.run_one();
+        run_for(milliseconds(random_.between(0, 6000)));
+        live();
+    } catch (const Violation& violation) {
+        result.ok = false;
+        result.promise = violation.promise();
+        result.what = violation.what();
+        result.last_events = trace_.last(60);
+    }
+    result.virtual_seconds = Duration{queue_.now().nanoseconds_since_boot}.seconds();
+    result.requests = guest_->completions();
+    result.faults = faults_injected_;
+    result.events = queue_.executed();
+    result.hash = trace_.hash();
+    counters_.add("total.requests", result.requests);
+    counters_.add("total.faults", result.faults);
+    counters_.add("total.guest_errors", guest_->errors());
+    return result;
+}
+
+}  // namespace gemel::sim

@@ -1,0 +1,148 @@
+// World: one seed. Two hosts with a volume between them, a guest, a control plane, everything that can fail,
+// and the checkers. A run has a safety phase (faults, nothing may be violated), then a liveness phase (all is
+// healed; within a bound both replicas are UpToDate and equal and the guest goes on). Single-threaded; a
+// function of its options.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "sim/checkers/equality.hpp"
+#include "sim/checkers/history.hpp"
+#include "sim/checkers/permission.hpp"
+#include "sim/checkers/tracking.hpp"
+#include "sim/guests/guest.hpp"
+#include "sim/world/block_node.hpp"
+#include "sim/world/counters.hpp"
+#include "sim/world/disk.hpp"
+#include "sim/world/faults.hpp"
+#include "sim/world/host.hpp"
+#include "sim/world/network.hpp"
+#include "sim/world/oracle.hpp"
+#include "sim/world/peer_link.hpp"
+#include "sim/world/tasks.hpp"
+#include "sim/world/trace.hpp"
+
+namespace gemel::sim {
+
+struct SeedOptions {
+    std::uint64_t seed = 1;
+    bool print_trace = false;
+    std::optional<Fault> only;  // this kind alone: to look closely
+    std::optional<std::uint32_t> faults;
+};
+
+struct SeedResult {
+    bool ok = true;
+    std::string promise;
+    std::string what;
+    double virtual_seconds = 0;
+    std::uint64_t requests = 0;
+    std::uint64_t faults = 0;
+    std::uint64_t events = 0;
+    std::uint64_t hash = 0;
+    std::vector<std::string> last_events;
+};
+
+class World final : public WorldPort, public GuestObserver {
+  public:
+    World(const SeedOptions& options, Counters& counters);
+
+    SeedResult run();
+
+    // -- for scripted scenarios
+    void begin();
+    void run_for(Duration duration);
+    bool run_until(const std::function<bool()>& condition, Duration bound);
+    void inject(Fault fault, std::uint32_t node);
+    void heal();
+    bool converged() const;
+    void finish_checks();
+
+  private:
+    // WorldPort
+    Host& host(std::uint32_t node) override { return hosts_[node]; }
+    BlockNode& block(std::uint32_t node) override { return *blocks_[node]; }
+    void power_off(std::uint32_t node) override;
+    void power_on(std::uint32_t node) override;
+    bool clusterd_alive(std::uint32_t node) const override { return clusterd_[node]; }
+    bool witness_up() const override { return witness_up_; }
+    FenceMood fence_mood(std::uint32_t node) const override { return fence_moods_[node]; }
+    ReplicaId replica_id(std::uint32_t node) const override { return replicas_[node]; }
+    // GuestObserver
+    std::uint32_t on_acknowledged(std::uint32_t node, std::uint64_t epoch,
+                                  const GuestRequest& request) override;
+    void on_write_acknowledged(WriteNumber write) override;
+    void on_flushed(const std::vector<WriteNumber>& made_stable) override;
+    void on_breach(const std::string& promise, const std::string& what) override;
+
+    void format(std::uint32_t node, bool blank);
+    void boot(std::uint32_t node);
+    void start_blockd(std::uint32_t node);
+    void crash_blockd(std::uint32_t node, Duration away);
+    void crash_clusterd(std::uint32_t node);
+    void pause(std::uint32_t node, Duration length);
+    void resume(std::uint32_t node, std::uint64_t pause_number);
+    void schedule_faults();
+    bool inject_host_fault(Fault fault, std::uint32_t node);
+    bool inject_network_fault(Fault fault, std::uint32_t node);
+    bool inject_disk_fault(Fault fault, std::uint32_t node);
+    bool inject_control_fault(Fault fault, std::uint32_t node);
+    void flap(std::uint32_t times);
+    void restore_old_image(std::uint32_t node);
+    void repair_failed_replicas();
+    void take_image(std::uint32_t node);
+    void live();
+    Duration outage();
+    std::uint32_t owner_or_random();
+    std::string state_text() const;
+
+    SeedOptions options_;
+    Counters& counters_;
+    Prng random_;
+    EventQueue queue_;
+    Trace trace_;
+    Tasks tasks_;
+    Network network_;
+    PeerLink link_;
+    PayloadPool payloads_;
+    std::uint64_t data_bytes_;
+    bool mode_stable_;
+    Voters voters_;
+    std::array<ReplicaId, 2> replicas_;
+    ClusterId cluster_id_;
+    VolumeId volume_id_;
+    Generation first_generation_;
+    History history_;
+    std::array<Host, 2> hosts_;
+    std::vector<std::unique_ptr<Disk>> disks_;
+    std::unique_ptr<Guest> guest_;
+    std::unique_ptr<Oracle> oracle_;
+    std::vector<std::unique_ptr<BlockNode>> blocks_;
+    std::unique_ptr<PermissionChecker> permission_;
+    std::unique_ptr<EqualityChecker> equality_;
+    std::unique_ptr<TrackingChecker> tracking_;
+    std::array<bool, 2> clusterd_{};
+    std::array<FenceMood, 2> fence_moods_{};
+    std::array<std::uint64_t, 2> pauses_{};
+    std::array<std::uint64_t, 2> process_lives_{};
+    std::array<bool, 2> had_process_{};  // in this boot
+    struct OldImage {
+        Image image;
+        std::uint64_t generation = 0;
+        ReplicaId replica;
+    };
+    std::array<std::optional<OldImage>, 2> old_images_;
+    bool witness_up_ = true;
+    bool healing_ = false;
+    std::uint32_t active_extents_ = 4;
+    std::uint64_t faults_injected_ = 0;
+    FaultPlan plan_;
+    Workload workload_;
+};
+
+}  // namespace gemel::sim
