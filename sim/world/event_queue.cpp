@@ -32,6 +32,11 @@ bool EventQueue::run_one() {
     return true;
 }
 
+void EventQueue::run_until(Instant end) {
+    while (!heap_.empty() && heap_.front().when <= end) run_one();
+    now_ = std::max(now_, end);
+}
+
 void EventQueue::sift_up(std::size_t index) {
     const Event moving = heap_[index];
     while (index > 0) {

@@ -37,6 +37,8 @@ class EventQueue {
     Instant next_at() const { return heap_.empty() ? Instant::never() : heap_.front().when; }
     // runs one event and moves time to it; false when there is none
     bool run_one();
+    // runs everything up to and at `end`; then it is `end`
+    void run_until(Instant end);
 
   private:
     struct Event {

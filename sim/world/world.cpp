@@ -270,18 +270,15 @@ void World::begin() {
 }
 
 void World::run_for(Duration duration) {
-    const Instant end = queue_.now() + duration;
-    while (queue_.next_at() <= end) queue_.run_one();
+    queue_.run_until(queue_.now() + duration);
 }
 
 bool World::run_until(const std::function<bool()>& condition, Duration bound) {
     const Instant end = queue_.now() + bound;
     for (;;) {
-        const Instant slice = queue_.now() + milliseconds(50);
-        while (queue_.next_at() <= slice) queue_.run_one();
+        queue_.run_until(queue_.now() + milliseconds(50));
         if (condition()) return true;
         if (queue_.now() >= end) return false;
-        if (queue_.empty()) return false;
     }
 }
 
