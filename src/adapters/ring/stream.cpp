@@ -89,7 +89,7 @@ bool Stream::send(std::span<const std::byte> head, BufferPool::Handle payload, s
     if (segments_.size() + 2 > segments_.capacity()) return false;
     const auto memory = reactor_.buffers().memory(payload);
     INVARIANT(payload_bytes <= memory.size(), "a payload lies inside its piece");
-    if (!push_head(head)) return false;
+    if (!head.empty() && !push_head(head)) return false;
     reactor_.buffers().retain(payload);
     const bool pushed = segments_.push(Segment{memory.data(), payload_bytes, payload, 0});
     INVARIANT(pushed, "room was checked");

@@ -53,8 +53,10 @@ class Stream final : private Deferred {
     // true: queued. false: no room now (try again at on_drained) or the connection is over; nothing was
     // taken.
     bool send(std::span<const std::byte> head);
+    // head may be empty where there is a payload
     bool send(std::span<const std::byte> head, BufferPool::Handle payload, std::size_t payload_bytes);
     std::size_t unsent_bytes() const { return unsent_bytes_; }
+    std::size_t unsent_segments() const { return segments_.size(); }
 
     // what is queued is dropped
     void close();
