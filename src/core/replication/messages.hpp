@@ -25,14 +25,15 @@ struct HandshakeState {
     std::vector<GenerationId> ancestors;              // newest first
     bool in_own_ack_set = false;                      // superblock's ack set names this side
     bool peer_in_own_ack_set = false;                 // ... and the other
-    bool join_pending = false;        // a join of the peer was written and its outcome is not known
-    ReplicaId tracked_peer;           // the replica whose differences the bitmap tracks; nil: none
-    GenerationId tracked_since;       // generation at which that tracking began
-    std::uint64_t dirty_bytes = 0;    // bitmap plus active extents
-    bool writer_crashed = false;      // active extents were found: it was Primary and did not close
-    bool outlived_process = false;    // blockd restarted in the same incarnation
-    std::uint64_t epoch_floor = 0;    // highest epoch refused for good
-    std::uint64_t granted_epoch = 0;  // highest epoch accepted here, durable
+    bool join_pending = false;          // a join of the peer was written and its outcome is not known
+    ReplicaId tracked_peer;             // the replica whose differences the bitmap tracks; nil: none
+    GenerationId tracked_since;         // generation at which that tracking began
+    std::uint64_t dirty_bytes = 0;      // bits set in the bitmap (crashed extents are whole in it)
+    std::uint64_t unsettled_bytes = 0;  // written, not known to be stable on both sides, not in the bitmap
+    bool writer_crashed = false;        // active extents were found: it was Primary and did not close
+    bool outlived_process = false;      // blockd restarted in the same incarnation
+    std::uint64_t epoch_floor = 0;      // highest epoch refused for good
+    std::uint64_t granted_epoch = 0;    // highest epoch accepted here, durable
     // The peer's incarnation and process at the last completed handshake of this process; nil: none yet.
     Incarnation known_peer_incarnation;
     SessionId known_peer_process;

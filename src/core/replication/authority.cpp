@@ -1,0 +1,252 @@
+#include "core/replication/authority.hpp"
+
+#include <algorithm>
+
+#include "base/invariant.hpp"
+#include "base/mutant.hpp"
+#include "core/replication/core.hpp"
+
+namespace gemel::replication {
+namespace {
+
+bool names(const std::vector<GenerationId>& ids, const GenerationId& id) {
+    return std::ranges::find(ids, id) != ids.end();
+}
+
+}  // namespace
+
+std::string_view to_string(FreezeReason reason) noexcept {
+    switch (reason) {
+        case FreezeReason::none: return "none";
+        case FreezeReason::not_primary: return "not primary";
+        case FreezeReason::lease_lapsed: return "lease lapsed";
+        case FreezeReason::peer_lost: return "peer lost";
+        case FreezeReason::handshake: return "handshake";
+        case FreezeReason::metadata: return "metadata not stable yet";
+        case FreezeReason::local_failed: return "own disk failed";
+    }
+    return "unknown";
+}
+
+// ---- the record
+
+// A record of a lineage that was replaced never comes back: that store was forced aside.
+bool Authority::newer(const CommittedVolume& committed) const {
+    if (!committed_) return true;
+    if (committed.lineage == committed_->lineage) return committed.revision > committed_->revision;
+    return std::ranges::find(former_lineages_, committed.lineage) == former_lineages_.end();
+}
+
+void Authority::offer(const CommittedVolume& committed) {
+    if (committed.record.id != core_.config.volume || !newer(committed)) return;
+    if (committed_ && committed_->lineage != committed.lineage)
+        former_lineages_.push_back(committed_->lineage);
+    committed_ = committed;
+    retry_at_ = core_.now;
+    core_.again();
+}
+
+const ReplicaRecord* Authority::self() const {
+    for (const ReplicaRecord& replica : record().replicas) {
+        if (replica.replica == core_.metadata.wanted().replica) return &replica;
+    }
+    return nullptr;
+}
+
+const ReplicaRecord* Authority::other() const {
+    for (const ReplicaRecord& replica : record().replicas) {
+        if (replica.replica != core_.metadata.wanted().replica) return &replica;
+    }
+    return nullptr;
+}
+
+bool Authority::self_in_ack_set() const {
+    return committed_ && self() != nullptr && self()->in_ack_set;
+}
+
+bool Authority::other_in_ack_set() const {
+    return committed_ && other() != nullptr && other()->in_ack_set;
+}
+
+bool Authority::current() const {
+    if (!self_in_ack_set() || core_.local_failed()) return false;
+    const formats::Superblock& known =
+        mutant("generation_before_alone_ack") ? core_.metadata.wanted() : core_.metadata.stable();
+    return known.generation.id == record().generation.id && known.state == ReplicaState::up_to_date &&
+           core_.metadata.wanted().state == ReplicaState::up_to_date;
+}
+
+bool Authority::adopted() const {
+    return core_.metadata.is_stable();
+}
+
+// The superblock follows the record: it may lag behind it after a crash, it never leads (rule 5).
+void Authority::adopt_generation() {
+    const formats::Superblock& mine = core_.metadata.wanted();
+    problem_.clear();
+    if (mine.generation.is_blank() || mine.generation.id == record().generation.id) return;
+    if (!names(record().ancestors, mine.generation.id)) {
+        problem_ =
+            "this disk knows a generation that the cluster's record does not: the store lost state or the "
+            "histories parted; an operator must decide";
+        return;
+    }
+    const bool alone = self_in_ack_set() && !other_in_ack_set();
+    if (!alone || mine.state != ReplicaState::up_to_date) {
+        core_.metadata.edit([](formats::Superblock& s) { s.join_pending = false; });
+        return;
+    }
+    core_.metadata.edit([&](formats::Superblock& s) {
+        s.generation = record().generation;
+        s.ancestors = record().ancestors;
+        s.join_pending = false;
+    });
+}
+
+void Authority::follow_membership() {
+    const bool both = self_in_ack_set() && other_in_ack_set();
+    const std::uint64_t granted = record().owner ? record().owner->epoch : 0;
+    core_.metadata.edit([&](formats::Superblock& s) {
+        s.in_ack_set = self_in_ack_set();
+        s.peer_in_ack_set = other_in_ack_set();
+        if (other() != nullptr) s.peer = other()->replica;
+        if (both) s.join_pending = false;
+        s.granted_epoch = std::max(s.granted_epoch, granted);
+    });
+}
+
+void Authority::adopt() {
+    const bool needed_before = peer_counts_;
+    adopt_generation();
+    follow_membership();
+    core_.session.record_changed();
+    peer_counts_ = other_in_ack_set() || core_.metadata.wanted().join_pending;
+    if (!needed_before || peer_counts_) return;
+    // The peer has left: what it may not have, or not stably, is a tracked difference from now on (rule 6).
+    core_.extents->spill_unsettled(core_.rounds.settled());
+    core_.rounds.peer_gone();
+    core_.front.peer_gone();
+}
+
+// ---- role
+
+std::uint64_t Authority::owned_epoch() const {
+    if (!committed_ || !record().owner) return 0;
+    const OwnerRecord& owner = *record().owner;
+    const bool mine = owner.node == core_.config.node && owner.incarnation == core_.config.incarnation;
+    return mine && accepts(owner.epoch) ? owner.epoch : 0;
+}
+
+bool Authority::accepts(std::uint64_t epoch) const {
+    const formats::Superblock& known = core_.metadata.wanted();
+    return epoch > known.refused_epoch && epoch >= known.granted_epoch && epoch > refusing_;
+}
+
+bool Authority::peer_needed() const {
+    if (mutant("ack_before_leave_committed") && !core_.session.up()) return false;
+    return other_in_ack_set() || core_.metadata.wanted().join_pending || core_.metadata.stable().join_pending;
+}
+
+bool Authority::may_become_primary() const {
+    if (owned_epoch() == 0 || record().owner->revoking || !problem_.empty()) return false;
+    if (!current() || !core_.lease.valid()) return false;
+    return !peer_needed() || core_.session.mirrored();
+}
+
+bool Authority::may_stay_primary() const {
+    return owned_epoch() == served_epoch_ && (self_in_ack_set() || core_.local_failed());
+}
+
+void Authority::promote() {
+    const std::uint64_t epoch = owned_epoch();
+    core_.metadata.edit([&](formats::Superblock& s) {
+        s.granted_epoch = epoch;
+        s.primary = true;
+    });
+    if (core_.metadata.stable().granted_epoch != epoch || !core_.metadata.stable().primary) return;
+    role_ = Role::primary;
+    served_epoch_ = epoch;
+    core_.notice(NoticeKind::role_changed, "primary, epoch " + std::to_string(epoch));
+    core_.emit(ServeFront{epoch, record().owner->secret});
+    core_.again();
+}
+
+void Authority::demote() {
+    const std::uint64_t epoch = served_epoch_;
+    role_ = Role::secondary;
+    served_epoch_ = 0;
+    core_.metadata.edit([](formats::Superblock& s) { s.primary = false; });
+    core_.notice(NoticeKind::role_changed, "secondary, epoch " + std::to_string(epoch) + " is over");
+    core_.emit(StopFront{epoch});
+    core_.front.demoted();
+    core_.rounds.want();
+    core_.again();
+}
+
+// ---- freeze
+
+FreezeReason Authority::frozen() const {
+    if (role_ != Role::primary) return FreezeReason::not_primary;
+    if (core_.local_failed()) return FreezeReason::local_failed;
+    if (!core_.lease.valid()) return FreezeReason::lease_lapsed;
+    if (peer_needed() && !core_.session.mirrored()) {
+        return core_.session.up() ? FreezeReason::handshake : FreezeReason::peer_lost;
+    }
+    return current() ? FreezeReason::none : FreezeReason::metadata;
+}
+
+bool Authority::may_acknowledge() const {
+    return frozen() == FreezeReason::none;
+}
+
+bool Authority::may_read() const {
+    return role_ == Role::primary && !core_.local_failed() && core_.lease.valid() && self_in_ack_set();
+}
+
+void Authority::check_frozen() {
+    const FreezeReason reason = frozen();
+    if (reason == told_frozen_) return;
+    const bool thawed = reason == FreezeReason::none;
+    told_frozen_ = reason;
+    core_.notice(thawed ? NoticeKind::thawed : NoticeKind::frozen, std::string(to_string(reason)));
+    core_.again();
+}
+
+// ---- epochs
+
+void Authority::refuse_epoch(std::uint64_t epoch) {
+    refusing_ = std::max(refusing_, epoch);
+    refusal_asked_ = true;
+    core_.again();
+}
+
+void Authority::answer_refusal() {
+    if (!refusal_asked_) return;
+    core_.metadata.edit(
+        [&](formats::Superblock& s) { s.refused_epoch = std::max(s.refused_epoch, refusing_); });
+    if (core_.metadata.stable().refused_epoch < refusing_ && !mutant("epoch_refused_not_durable")) return;
+    refusal_asked_ = false;
+    core_.emit(EpochRefused{refusing_});
+}
+
+void Authority::peer_proven_down(const Incarnation& incarnation) {
+    proven_down_ = incarnation;
+    core_.again();
+}
+
+void Authority::pump() {
+    if (!core_.attached()) return;
+    answer_refusal();
+    if (!committed_) return;
+    if (self() == nullptr) {
+        problem_ = "this replica is not in the cluster's record of the volume";
+    } else {
+        adopt();
+    }
+    if (role_ == Role::primary && !may_stay_primary()) demote();
+    if (role_ == Role::secondary && may_become_primary()) promote();
+    consider_proposal();
+    check_frozen();
+}
+
+}  // namespace gemel::replication

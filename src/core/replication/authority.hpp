@@ -1,0 +1,99 @@
+// Authority: who may do what, from the committed record alone. It keeps the newest record, brings the
+// superblock after it (never before), derives role and freeze from stable facts, and makes the three
+// proposals.
+//
+//   role:      secondary --owner is me, epoch durable, replica current, peer answered for, lease--> primary
+//              primary --other owner, other epoch, epoch refused, out of the ack set--> secondary
+//   proposal:  none --wanted--> outstanding --committed/refused/unknown--> none (refused, unknown: again
+//   after a pause)
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/replication/interface.hpp"
+
+namespace gemel::replication {
+
+class Core;
+
+class Authority {
+  public:
+    explicit Authority(Core& core) : core_(core) {}
+
+    // -- inputs
+    void offer(const CommittedVolume& committed);
+    void proposal_done(const ProposalDone& done);
+    void refuse_epoch(std::uint64_t epoch);
+    void peer_proven_down(const Incarnation& incarnation);
+    void pump();
+
+    // -- facts
+    bool has_record() const { return committed_.has_value(); }
+    const CommittedVolume& committed() const { return *committed_; }
+    const VolumeRecord& record() const { return committed_->record; }
+    std::uint64_t revision() const { return committed_ ? committed_->revision : 0; }
+    const ReplicaRecord* self() const;
+    const ReplicaRecord* other() const;
+    bool self_in_ack_set() const;
+    bool other_in_ack_set() const;
+    // The superblock on disk is at the record's generation and this replica is in the ack set with sound
+    // data.
+    bool current() const;
+    // The superblock needs no change to follow the record, and what it needed is stable.
+    bool adopted() const;
+
+    Role role() const { return role_; }
+    std::uint64_t served_epoch() const { return role_ == Role::primary ? served_epoch_ : 0; }
+    // the epoch the record grants this incarnation of this node; 0: none
+    std::uint64_t owned_epoch() const;
+    // Not refused, and not older than one accepted here.
+    bool accepts(std::uint64_t epoch) const;
+    // Acknowledgements need the other replica: it is in the committed ack set, or a join of it is undecided.
+    bool peer_needed() const;
+    FreezeReason frozen() const;
+    bool may_acknowledge() const;
+    bool may_read() const;
+    const std::string& problem() const { return problem_; }
+
+    Instant next_deadline() const;
+
+  private:
+    static constexpr Duration kRetry = milliseconds(200);
+    bool newer(const CommittedVolume& committed) const;
+    void adopt();
+    void adopt_generation();
+    void follow_membership();
+    bool may_become_primary() const;
+    bool may_stay_primary() const;
+    void promote();
+    void demote();
+    bool may_propose() const;
+    bool leave_wanted() const;
+    void consider_proposal();
+    void propose(ProposalKind kind);
+    VolumeRecord next_record(ProposalKind kind);
+    void check_frozen();
+    void answer_refusal();
+
+    Core& core_;
+    std::optional<CommittedVolume> committed_;
+    std::vector<LineageId> former_lineages_;
+    Role role_ = Role::secondary;
+    std::uint64_t served_epoch_ = 0;
+    FreezeReason told_frozen_ = FreezeReason::not_primary;
+    std::uint64_t next_proposal_ = 1;
+    std::uint64_t outstanding_ = 0;
+    Instant retry_at_{};
+    std::uint64_t refusing_ = 0;  // in memory at once; answered when stable
+    bool refusal_asked_ = false;
+    bool peer_counts_ = false;
+    std::optional<Incarnation> proven_down_;
+    std::string problem_;
+};
+
+std::string_view to_string(FreezeReason reason) noexcept;
+
+}  // namespace gemel::replication

@@ -1,0 +1,112 @@
+// FrontRequests: the guest's requests at the Primary. Intent before data, local and peer write in parallel,
+// the guest is told when every replica that counts has it and nothing is frozen.
+// docs/design/0001-write-path.md lists the races and why each edge exists.
+//
+//   write, zero   locking -> gated -> making_room -> intent -> applying -+-> (next piece: gated)
+//                                                                        +-> settling (FUA, stable) ->
+//                                                                        answering
+//   read          locking -> gated -> reading -> answering
+//   flush         settling -> answering
+//
+// locking: waits for overlapping requests. gated and answering: waits while frozen. Every request holds its
+// slot, and its lock, until it is answered; a demoted Primary answers `refused` as soon as no disk operation
+// holds the buffer.
+#pragma once
+
+#include <cstdint>
+
+#include "core/replication/active_extents.hpp"
+#include "core/replication/interface.hpp"
+#include "core/replication/interval_lock.hpp"
+#include "core/replication/slots.hpp"
+
+namespace gemel::replication {
+
+class Core;
+
+enum class FrontState : std::uint8_t {
+    locking,
+    gated,
+    making_room,
+    intent,
+    applying,
+    reading,
+    settling,
+    answering
+};
+
+struct FrontSlot {
+    FrontRequest request;
+    FrontState state = FrontState::locking;
+    std::uint32_t next = 0;    // in the queue of its state
+    std::uint32_t serial = 0;  // tells two uses of a slot apart on the wire
+    IntervalLock::Ticket lock = IntervalLock::kNone;
+    std::uint64_t piece_at = 0;  // long zeroings go piece by piece, so that a piece fits into the intent log
+    std::uint64_t piece_length = 0;
+    Transaction waits_for = 0;
+    RoundId settles_with = 0;
+    bool mirrored = false;    // this piece went to the peer
+    bool local_done = false;  // its disk operation ended
+    bool peer_done = false;   // acknowledged, or the peer does not count
+    IoStatus status = IoStatus::ok;
+    Instant started;
+};
+
+class FrontRequests {
+  public:
+    static constexpr std::uint64_t kPieceBytes = 64ULL << 20;
+
+    explicit FrontRequests(Core& core, std::uint32_t capacity);
+
+    // -- inputs
+    void submit(const FrontRequest& request);
+    void lock_granted(std::uint32_t slot);
+    void disk_done(std::uint32_t slot, IoStatus status);
+    void peer_ack(const AckMessage& ack);
+
+    // -- what other phases report
+    void pump();
+    void intent_stable(Transaction transaction);
+    void round_ended(RoundId round);
+    void peer_resumed();  // send again what the same peer process may not have got
+    void peer_gone();     // it does not count any more: what it has not acknowledged is a tracked difference
+    void demoted();       // the lease is somebody else's: answer `refused`
+
+    std::uint32_t in_flight() const { return static_cast<std::uint32_t>(slots_.used()); }
+    // tells how long guest writes take, for the resync's throttle; zero: none lately
+    Duration write_latency() const { return write_latency_; }
+    Instant last_write() const { return last_write_; }
+
+  private:
+    void move(std::uint32_t index, FrontState next);
+    bool valid(const FrontRequest& request) const;
+    void gate(std::uint32_t index);
+    void make_room(std::uint32_t index);
+    void entered(std::uint32_t index);
+    void find_room();
+    void submit_piece(std::uint32_t index);
+    void submit_read(std::uint32_t index);
+    void send_to_peer(std::uint32_t index);
+    void write_locally(std::uint32_t index);
+    void piece_may_have_ended(std::uint32_t index);
+    void finish_write(std::uint32_t index);
+    void answer(std::uint32_t index);
+    void complete(std::uint32_t index, IoStatus status);
+    void local_error(std::uint32_t index, IoStatus status);
+    void refuse_if_idle(std::uint32_t index);
+    void open_gate();
+    std::uint64_t wire_number(std::uint32_t index);
+
+    Core& core_;
+    Slots<FrontSlot> slots_;
+    SlotQueue<FrontSlot> gated_;
+    SlotQueue<FrontSlot> making_room_;
+    SlotQueue<FrontSlot> intent_;
+    SlotQueue<FrontSlot> settling_;
+    SlotQueue<FrontSlot> answering_;
+    std::uint32_t next_serial_ = 1;
+    Duration write_latency_{};
+    Instant last_write_{};
+};
+
+}  // namespace gemel::replication

@@ -1,0 +1,253 @@
+#include "core/replication/peer_requests.hpp"
+
+#include "base/invariant.hpp"
+#include "base/mutant.hpp"
+#include "core/replication/core.hpp"
+#include "core/replication/tags.hpp"
+
+namespace gemel::replication {
+
+PeerRequests::PeerRequests(Core& core, std::uint32_t capacity)
+    : core_(core), slots_(capacity), epoch_(slots_) {}
+
+bool PeerRequests::inside(std::uint64_t offset, std::uint64_t length) const {
+    const std::uint64_t size = core_.layout.size_bytes;
+    return offset % 512 == 0 && length % 512 == 0 && length > 0 && offset < size && length <= size - offset;
+}
+
+AckStatus PeerRequests::check(std::uint64_t epoch, std::uint64_t generation_counter) const {
+    if (core_.local_failed()) return AckStatus::io_error;
+    if (!core_.authority.accepts(epoch) && !mutant("epoch_check_skipped")) return AckStatus::refused_epoch;
+    if (generation_counter != core_.session.generation_counter()) return AckStatus::refused_generation;
+    return AckStatus::ok;
+}
+
+void PeerRequests::refuse(std::uint64_t request, std::uint64_t epoch, AckStatus status,
+                          PayloadHandle payload) {
+    core_.emit(PeerSend{core_.session.id(), AckMessage{request, epoch, status}});
+    if (payload != kNoPayload) core_.emit(ReleasePayload{payload});
+}
+
+PeerSlot* PeerRequests::take(PeerRequestKind kind, std::uint64_t request, PayloadHandle payload,
+                             std::uint32_t& index) {
+    const auto taken = slots_.take();
+    if (!taken) {
+        if (payload != kNoPayload) core_.emit(ReleasePayload{payload});
+        core_.session.drop("more requests in flight than both sides agreed on");
+        return nullptr;
+    }
+    index = *taken;
+    PeerSlot& slot = slots_.at(index);
+    slot.kind = kind;
+    slot.session = core_.session.id();
+    slot.request = request;
+    slot.payload = payload;
+    return &slot;
+}
+
+void PeerRequests::write(const WriteMessage& message, PayloadHandle payload) {
+    if (!inside(message.offset, message.length) || message.length > kMaxRequestBytes) {
+        core_.emit(ReleasePayload{payload});
+        core_.session.drop("a write outside the volume");
+        return;
+    }
+    const AckStatus status = check(message.epoch, message.generation_counter);
+    if (status != AckStatus::ok) {
+        refuse(message.request, message.epoch, status, payload);
+        return;
+    }
+    std::uint32_t index = 0;
+    PeerSlot* slot = take(PeerRequestKind::write, message.request, payload, index);
+    if (slot == nullptr) return;
+    slot->epoch = message.epoch;
+    slot->offset = message.offset;
+    slot->length = message.length;
+    slot->stable = message.stable;
+    admit(index);
+}
+
+void PeerRequests::zero(const ZeroMessage& message) {
+    if (!inside(message.offset, message.length)) {
+        core_.session.drop("a zeroing outside the volume");
+        return;
+    }
+    const AckStatus status = check(message.epoch, message.generation_counter);
+    if (status != AckStatus::ok) {
+        refuse(message.request, message.epoch, status, kNoPayload);
+        return;
+    }
+    std::uint32_t index = 0;
+    PeerSlot* slot = take(PeerRequestKind::zero, message.request, kNoPayload, index);
+    if (slot == nullptr) return;
+    slot->epoch = message.epoch;
+    slot->offset = message.offset;
+    slot->length = message.length;
+    slot->unmap = message.unmap;
+    slot->stable = message.stable;
+    admit(index);
+}
+
+void PeerRequests::flush(const FlushMessage& message) {
+    const bool retiring = message.epoch == 0;
+    AckStatus status =
+        check(retiring ? core_.metadata.wanted().granted_epoch : message.epoch, message.generation_counter);
+    if (retiring && status == AckStatus::refused_epoch) status = AckStatus::ok;
+    if (status != AckStatus::ok) {
+        refuse(message.request, message.epoch, status, kNoPayload);
+        return;
+    }
+    std::uint32_t index = 0;
+    PeerSlot* slot = take(PeerRequestKind::flush, message.request, kNoPayload, index);
+    if (slot == nullptr) return;
+    slot->epoch = message.epoch;
+    admit(index);
+}
+
+void PeerRequests::heartbeat(const HeartbeatMessage& message) {
+    const bool refused = !core_.authority.accepts(message.epoch);
+    core_.emit(PeerSend{core_.session.id(), HeartbeatAckMessage{message.number, message.epoch, refused}});
+}
+
+void PeerRequests::resync_write(const ResyncWriteMessage& message, PayloadHandle payload) {
+    if (!core_.target.receiving() || !inside(message.offset, message.length) ||
+        message.length > kResyncChunkBytes) {
+        core_.emit(ReleasePayload{payload});
+        core_.session.drop("resync data that was not asked for");
+        return;
+    }
+    std::uint32_t index = 0;
+    PeerSlot* slot = take(PeerRequestKind::resync_write, message.chunk, payload, index);
+    if (slot == nullptr) return;
+    slot->offset = message.offset;
+    slot->length = message.length;
+    start(index);
+}
+
+void PeerRequests::compare(const ResyncCompareMessage& message) {
+    if (!core_.target.receiving() || !inside(message.offset, message.length) ||
+        message.length > kResyncChunkBytes) {
+        core_.session.drop("a resync compare that was not asked for");
+        return;
+    }
+    std::uint32_t index = 0;
+    PeerSlot* slot = take(PeerRequestKind::compare, message.chunk, kNoPayload, index);
+    if (slot == nullptr) return;
+    slot->offset = message.offset;
+    slot->length = message.length;
+    slot->hash_high = message.hash_high;
+    slot->hash_low = message.hash_low;
+    start(index);
+}
+
+// A higher epoch than ever seen here is stored stably before anything of it is answered (D13).
+void PeerRequests::admit(std::uint32_t index) {
+    const std::uint64_t epoch = slots_.at(index).epoch;
+    if (epoch <= core_.metadata.stable().granted_epoch || mutant("epoch_check_skipped")) {
+        start(index);
+        return;
+    }
+    core_.metadata.edit([&](formats::Superblock& s) { s.granted_epoch = std::max(s.granted_epoch, epoch); });
+    epoch_.push(index);
+    core_.again();
+}
+
+void PeerRequests::pump() {
+    if (epoch_.empty()) return;
+    const std::uint64_t durable = core_.metadata.stable().granted_epoch;
+    epoch_.take_if([&](std::uint32_t i) { return slots_.at(i).epoch <= durable; },
+                   [&](std::uint32_t i) { start(i); });
+}
+
+void PeerRequests::start(std::uint32_t index) {
+    PeerSlot& slot = slots_.at(index);
+    if (slot.kind == PeerRequestKind::flush) {
+        want_stable(index);
+        return;
+    }
+    slot.state = PeerRequestState::locking;
+    const bool shared = slot.kind == PeerRequestKind::compare;
+    slot.lock = core_.locks.acquire(slot.offset, slot.offset + slot.length, shared,
+                                    lock_owner(LockOwner::peer, index));
+    if (core_.locks.granted(slot.lock)) lock_granted(index);
+}
+
+void PeerRequests::lock_granted(std::uint32_t index) {
+    PeerSlot& slot = slots_.at(index);
+    // Its sender is gone and nothing of it is on the disk yet: an old session's request is not begun any
+    // more.
+    if (slot.session != core_.session.id() || core_.local_failed()) {
+        answer(index, AckStatus::io_error);
+        return;
+    }
+    const DiskTag tag = make_tag(TagKind::peer, index);
+    slot.state = PeerRequestState::applying;
+    if (slot.kind == PeerRequestKind::compare) {
+        slot.state = PeerRequestState::hashing;
+        core_.emit(DiskHash{make_tag(TagKind::peer_hash, index), slot.offset,
+                            static_cast<std::uint32_t>(slot.length)});
+    } else if (slot.kind == PeerRequestKind::zero) {
+        core_.emit(DiskZero{tag, slot.offset, slot.length, slot.unmap});
+    } else {
+        core_.emit(DiskWrite{tag, slot.offset, static_cast<std::uint32_t>(slot.length), slot.payload});
+    }
+}
+
+void PeerRequests::disk_done(std::uint32_t index, IoStatus status) {
+    PeerSlot& slot = slots_.at(index);
+    INVARIANT(slot.state == PeerRequestState::applying, "a peer's data operation ends once");
+    if (status != IoStatus::ok) {
+        answer(index, AckStatus::io_error);
+        core_.fail_local("write for the peer failed");
+        return;
+    }
+    if (slot.kind == PeerRequestKind::resync_write || slot.stable) {
+        want_stable(index);
+    } else {
+        answer(index, AckStatus::ok);
+    }
+}
+
+void PeerRequests::hash_done(std::uint32_t index, const HashDone& done) {
+    PeerSlot& slot = slots_.at(index);
+    const bool same =
+        done.status == IoStatus::ok && done.hash_high == slot.hash_high && done.hash_low == slot.hash_low;
+    if (same) {
+        want_stable(index);  // equal is not stable: the block may have been written and never flushed
+    } else {
+        answer(index, AckStatus::ok, false);
+    }
+}
+
+void PeerRequests::want_stable(std::uint32_t index) {
+    PeerSlot& slot = slots_.at(index);
+    slot.state = PeerRequestState::flushing;
+    if (core_.local_failed()) {
+        answer(index, AckStatus::io_error);
+        return;
+    }
+    core_.local_flush.for_peer(index);
+    core_.again();
+}
+
+void PeerRequests::flushed(std::uint32_t index, IoStatus status) {
+    answer(index, status == IoStatus::ok ? AckStatus::ok : AckStatus::io_error, status == IoStatus::ok);
+}
+
+void PeerRequests::answer(std::uint32_t index, AckStatus status, bool same) {
+    PeerSlot& slot = slots_.at(index);
+    if (slot.session == core_.session.id() && core_.session.connected()) {
+        const bool chunk =
+            slot.kind == PeerRequestKind::resync_write || slot.kind == PeerRequestKind::compare;
+        if (chunk) {
+            const bool equal = slot.kind == PeerRequestKind::compare && same;
+            core_.emit(PeerSend{slot.session, ResyncAckMessage{slot.request, equal, status}});
+        } else {
+            core_.emit(PeerSend{slot.session, AckMessage{slot.request, slot.epoch, status}});
+        }
+    }
+    if (slot.payload != kNoPayload) core_.emit(ReleasePayload{slot.payload});
+    if (slot.lock != IntervalLock::kNone) core_.release_lock(slot.lock);
+    slots_.release(index);
+}
+
+}  // namespace gemel::replication

@@ -1,0 +1,190 @@
+// The engine's main lines, over several seeds each: every order of completions must lead to the same end.
+#include <gtest/gtest.h>
+
+#include "core/replication/tests/harness.hpp"
+
+namespace gemel::replication {
+namespace {
+
+using harness::Pair;
+
+class EveryOrder : public testing::TestWithParam<std::uint64_t> {};
+INSTANTIATE_TEST_SUITE_P(Seeds, EveryOrder, testing::Range<std::uint64_t>(1, 41));
+
+// Both up, a serves.
+std::unique_ptr<Pair> healthy(std::uint64_t seed) {
+    auto pair = std::make_unique<Pair>(seed);
+    pair->start(0);
+    pair->start(1);
+    pair->settle();
+    pair->tell_all();
+    pair->connect();
+    pair->settle();
+    pair->grant(0);
+    pair->settle();
+    return pair;
+}
+
+TEST_P(EveryOrder, a_fresh_pair_connects_and_serves) {
+    const auto p = healthy(GetParam());
+    EXPECT_EQ(p->view(0).connection, ConnectionState::connected);
+    EXPECT_EQ(p->view(1).connection, ConnectionState::connected);
+    EXPECT_EQ(p->view(0).role, Role::primary);
+    EXPECT_EQ(p->view(0).frozen, FreezeReason::none);
+    EXPECT_EQ(p->node(0).served, 1U);
+    const auto tag = p->write(0, 8);
+    p->settle();
+    EXPECT_TRUE(p->done(tag));
+    EXPECT_EQ(p->node(1).disk.read(8), tag);
+    EXPECT_TRUE(p->equal());
+}
+
+TEST_P(EveryOrder, acknowledged_after_flush_is_stable_on_both) {  // D1
+    const auto p = healthy(GetParam());
+    std::vector<std::uint64_t> writes;
+    for (std::uint64_t i = 0; i < 40; ++i)
+        writes.push_back(p->write(0, p->random.below(64) * 512 + p->random.below(64), 16));
+    const auto fua = p->write(0, 100000, 8, true);
+    p->settle();
+    for (const auto tag : writes) EXPECT_TRUE(p->done(tag));
+    EXPECT_TRUE(p->done(fua));
+    EXPECT_EQ(p->node(0).disk.data_stable[100000], fua);
+    EXPECT_EQ(p->node(1).disk.data_stable[100000], fua);
+    const auto flush = p->request(0, FrontOperation::flush, 0, 0);
+    p->settle();
+    EXPECT_TRUE(p->done(flush));
+    EXPECT_TRUE(p->equal());
+    EXPECT_EQ(p->node(0).disk.data_stable, p->node(1).disk.data_stable);
+}
+
+TEST_P(EveryOrder, nothing_is_acknowledged_until_the_leave_is_committed) {  // D2, G1
+    const auto p = healthy(GetParam());
+    p->store_writable = false;
+    p->kill(1);
+    p->disconnect();
+    const auto tag = p->write(0, 8);
+    p->settle(seconds(1));
+    EXPECT_FALSE(p->ended(tag));
+    EXPECT_EQ(p->view(0).frozen, FreezeReason::peer_lost);
+    p->store_writable = true;
+    p->settle(seconds(1));
+    EXPECT_TRUE(p->done(tag));
+    EXPECT_EQ(p->store.record.generation.counter, 2U);
+    EXPECT_EQ(p->view(0).generation.counter, 2U);
+    EXPECT_FALSE(p->both_in_ack_set());
+    EXPECT_GT(p->view(0).dirty_bytes, 0U);
+}
+
+TEST_P(EveryOrder, a_returned_peer_is_resynced_while_the_guest_writes_and_joins) {
+    const auto p = healthy(GetParam());
+    std::vector<std::uint64_t> writes;
+    for (std::uint64_t i = 0; i < 20; ++i) writes.push_back(p->write(0, p->random.below(120000), 8));
+    for (int i = 0; i < 30 && !p->events.empty(); ++i) p->one();
+    p->cut_power(1);
+    p->disconnect();
+    p->settle(seconds(1));
+    for (std::uint64_t i = 0; i < 20; ++i) writes.push_back(p->write(0, p->random.below(120000), 8));
+    p->settle(seconds(1));
+    for (const auto tag : writes) EXPECT_TRUE(p->done(tag));
+    p->start(1, false);
+    p->tell_all();
+    p->connect();
+    for (std::uint64_t i = 0; i < 30; ++i) {
+        writes.push_back(p->write(0, p->random.below(120000), 8));
+        for (int k = 0; k < 20 && !p->events.empty(); ++k) p->one();
+    }
+    p->settle(seconds(3));
+    for (const auto tag : writes) EXPECT_TRUE(p->done(tag));
+    EXPECT_TRUE(p->both_in_ack_set());
+    EXPECT_EQ(p->view(0).dirty_bytes, 0U);
+    EXPECT_EQ(p->view(1).local_state, ReplicaState::up_to_date);
+    EXPECT_EQ(p->view(1).connection, ConnectionState::connected);
+    EXPECT_TRUE(p->equal());
+    const auto tag = p->write(0, 8);
+    p->settle();
+    EXPECT_TRUE(p->done(tag));
+    EXPECT_TRUE(p->equal());
+}
+
+TEST_P(EveryOrder, a_lost_link_with_both_processes_alive_costs_no_resync) {
+    const auto p = healthy(GetParam());
+    p->store_writable = false;
+    std::vector<std::uint64_t> writes;
+    for (std::uint64_t i = 0; i < 20; ++i) writes.push_back(p->write(0, i * 32, 8));
+    const auto flush = p->request(0, FrontOperation::flush, 0, 0);
+    for (std::uint64_t i = 0; i < GetParam() * 3 && !p->events.empty(); ++i) p->one();
+    p->connect();  // a new session between the same processes
+    p->settle(seconds(2));
+    for (const auto tag : writes) EXPECT_TRUE(p->done(tag));
+    EXPECT_TRUE(p->done(flush));
+    EXPECT_TRUE(p->equal());
+    EXPECT_EQ(p->store.record.generation.counter, 1U);
+}
+
+TEST_P(EveryOrder, a_crashed_owner_returns_as_target_of_the_promoted_one) {  // W1, W2
+    const auto p = healthy(GetParam());
+    std::vector<std::uint64_t> writes;
+    for (std::uint64_t i = 0; i < 20; ++i) writes.push_back(p->write(0, i * 32, 8));
+    for (std::uint64_t i = 0; i < GetParam() * 4 && !p->events.empty(); ++i) p->one();
+    p->cut_power(0);
+    p->disconnect();
+    p->promote_alone(1);
+    p->settle(seconds(1));
+    ASSERT_EQ(p->view(1).role, Role::primary);
+    for (const auto tag : writes) {
+        if (!p->done(tag)) continue;
+        EXPECT_EQ(p->node(1).disk.read((tag - writes.front()) * 32), tag)
+            << "an acknowledged write is on the survivor";
+    }
+    for (std::uint64_t i = 0; i < 10; ++i) p->write(1, 64 + i * 48, 8);
+    p->settle();
+    p->start(0, false);
+    p->tell_all();
+    p->connect();
+    p->settle(seconds(3));
+    EXPECT_TRUE(p->both_in_ack_set());
+    EXPECT_TRUE(p->equal());
+}
+
+TEST_P(EveryOrder, a_restarted_owner_process_is_the_source_of_its_extents) {  // H38
+    const auto p = healthy(GetParam());
+    std::vector<std::uint64_t> writes;
+    for (std::uint64_t i = 0; i < 20; ++i) writes.push_back(p->write(0, i * 32, 8));
+    for (std::uint64_t i = 0; i < GetParam() * 4 && !p->events.empty(); ++i) p->one();
+    p->kill(0);
+    p->disconnect();
+    p->settle();
+    p->start(0);
+    p->tell_all();
+    p->connect();
+    p->settle(seconds(4));
+    EXPECT_TRUE(p->both_in_ack_set());
+    EXPECT_EQ(p->view(0).role, Role::primary);
+    EXPECT_TRUE(p->equal());
+    const auto tag = p->write(0, 9);
+    p->settle();
+    EXPECT_TRUE(p->done(tag));
+}
+
+TEST_P(EveryOrder, a_blank_replica_is_filled_and_joins) {  // G7
+    Pair p(GetParam(), true);
+    p.start(0);
+    p.settle();
+    p.tell_all();
+    p.grant(0);
+    p.settle();
+    std::vector<std::uint64_t> writes;
+    for (std::uint64_t i = 0; i < 20; ++i) writes.push_back(p.write(0, p.random.below(120000), 8));
+    p.settle();
+    for (const auto tag : writes) EXPECT_TRUE(p.done(tag));
+    p.start(1);
+    p.settle();
+    p.tell_all();
+    p.connect();
+    p.settle(seconds(4));
+    EXPECT_TRUE(p.both_in_ack_set());
+    EXPECT_TRUE(p.equal());
+}
+
+}  // namespace
+}  // namespace gemel::replication
