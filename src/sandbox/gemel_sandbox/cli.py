@@ -23,7 +23,7 @@ def parser():
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name, text, *arguments):
-        command = commands.add_parser(name, help=text, description=text)
+        command = commands.add_parser(name, description=text, **({"help": text} if text else {}))
         command.add_argument("--id", dest="late_id", default=None, help=argparse.SUPPRESS)
         for names, options in arguments:
             command.add_argument(*names, **options)
@@ -57,7 +57,7 @@ def parser():
         (["signal"], {"nargs": "?", "default": "KILL"}), (["--all"], {"action": "store_true", "help": "all its processes"}))
     add("stop-unit", "stop a daemon; it stays stopped", host, unit)
     add("start-unit", "start a daemon", host, unit)
-    add("bmc-power", argparse.SUPPRESS, (["node"], {}), (["action"], {"choices": ["on", "off", "reset"]}))
+    add("bmc-power", "", (["node"], {}), (["action"], {"choices": ["on", "off", "reset"]}))
     return top
 
 

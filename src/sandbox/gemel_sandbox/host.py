@@ -94,8 +94,9 @@ class Host:
         write_atomically(self.layout.host_dir(self.name) / "power", value + "\n")
 
     def enter_command(self, command):
-        """Arguments of a program that runs `command` in all of the host's namespaces."""
-        return ["nsenter", "-t", str(self.init_pid()), "-m", "-u", "-i", "-n", "-p", "-C", "--wd=/", "--", *command]
+        """Arguments of a program that runs `command` in all of the host's namespaces, and ends it when it is ended."""
+        return ["nsenter", "-t", str(self.init_pid()), "-m", "-u", "-i", "-n", "-p", "-C", "--wd=/", "--",
+                "setpriv", "--pdeathsig", "KILL", "--", *command]
 
     def _boot(self):
         directory = self.layout.host_dir(self.name)

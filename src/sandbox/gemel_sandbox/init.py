@@ -52,8 +52,8 @@ class Init:
         reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
+        # Process 1 gets no signal that it has no handler for; ignoring them here would make the daemons ignore them.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         self.selector.register(reader, selectors.EVENT_READ, lambda: os.read(reader, 4096))
         while True:
             self._reap()
