@@ -223,6 +223,9 @@ Result<std::unique_ptr<LibvirtHypervisor>> LibvirtHypervisor::open(const std::st
     start_event_loop();
     std::unique_ptr<LibvirtHypervisor> hypervisor(new LibvirtHypervisor(uri));
     if (auto connected = hypervisor->connect(); !connected) return tl::unexpected<Error>(connected.error());
+    // Only so that libvirt asks QEMU now and keeps the answer; without one, the start of a domain will say
+    // what is wrong.
+    take(virConnectGetDomainCapabilities(hypervisor->connection_, nullptr, "x86_64", nullptr, nullptr, 0));
     return hypervisor;
 }
 
@@ -278,7 +281,7 @@ Result<std::vector<Domain>> LibvirtHypervisor::list() {
         // One that ended between the two calls is not an error of the list.
         if (auto domain = read_with_kind(handle.get())) domains.push_back(std::move(*domain));
     }
-    free(handles);
+    free(static_cast<void*>(handles));
     return domains;
 }
 

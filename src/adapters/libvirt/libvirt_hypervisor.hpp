@@ -21,8 +21,10 @@
 #include "base/ids.hpp"
 #include "core/cluster/interface.hpp"
 
+// libvirt's own names for what its header declares  NOLINTBEGIN(bugprone-reserved-identifier)
 struct _virConnect;
 struct _virDomain;
+// NOLINTEND(bugprone-reserved-identifier)
 
 namespace gemel {
 
@@ -48,7 +50,9 @@ struct HypervisorVersion {
 
 class LibvirtHypervisor {
   public:
-    // error unavailable: libvirtd does not answer
+    // Makes libvirt learn what QEMU can: about 4 s once for each host and version of QEMU, which the first
+    // start of a domain, in a failover perhaps, need not pay then. error unavailable: libvirtd does not
+    // answer
     static Result<std::unique_ptr<LibvirtHypervisor>> open(const std::string& uri = "qemu:///system");
     ~LibvirtHypervisor();
     LibvirtHypervisor(const LibvirtHypervisor&) = delete;

@@ -29,8 +29,9 @@ std::string value_of(const xml_node& node, const char* attribute) {
 
 template <typename Number>
 bool parse_number(std::string_view text, Number& number) {
-    const auto end = text.data() + text.size();
-    const auto [rest, error] = std::from_chars(text.data(), end, number);
+    const char* const begin = text.data();
+    const char* const end = begin + text.size();
+    const auto [rest, error] = std::from_chars(begin, end, number);
     return error == std::errc{} && rest == end;
 }
 
