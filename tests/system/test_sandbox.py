@@ -521,10 +521,11 @@ def test_bad_input_is_one_line():
         for arguments, expected in (
                 (["cut-power", "node9"], "expected one of node1, node2"), (["cut-link", "link9"], "expected all or one of"),
                 (["cut-link", "link1", "witness"], "no host 'witness'"), (["cut-link", "link1", "--from", "node1"], "--to"),
-                (["power-on", "node1"], "is on already"), (["kill", "node1", "nothing"], "no unit"),
+                (["kill", "node1", "nothing"], "no unit"),
                 (["kill", "node1", "libvirtd", "NOISE"], "is no signal"), (["up"], "is up already"),
                 (["exec", "node1"], "expected a command"), (["cut-power", "node1", "--id", "Bad"], "no sandbox id")):
             check(expected in box.refused(*arguments), f"{arguments} said: {box.refused(*arguments)}")
+        check("was on already" in box.run("power-on", "node1"), "power-on of a host with power")
         box.cut_power("node1")
         check("power-on node1" in box.refused("exec", "node1", "true"), "exec on a host without power")
         for arguments, expected in ((["--nodes", "0"], "1 to 16"), (["--nodes", "3", "--witness"], "--nodes 2"),

@@ -37,7 +37,8 @@ def parser():
         (["--link-rate"], {"default": "", "help": "limit of each replication link, e.g. 1gbit"}),
         (["--lossy-disks"], {"action": "store_true", "help": "unsynced writes are partly lost at a power cut"}),
         (["--seed"], {"type": int, "default": 1, "help": "decides what lossy disks lose"}),
-        (["--bin"], {"default": None, "metavar": "DIR", "help": "the product's programs (an install or build directory)"}),
+        (["--bin"], {"default": None, "metavar": "DIR", "help": "the product's programs (an install or build directory; in a "
+                                                  "source tree the last build)"}),
         (["--dir"], {"default": None, "help": f"where everything is kept (default {DEFAULT_HOME}/ID)"}))
     add("down", "remove a sandbox completely", (["--all"], {"action": "store_true", "help": "every sandbox"}))
     add("status", "hosts, daemons, BMCs and cuts", (["--json"], {"action": "store_true"}))
@@ -142,8 +143,8 @@ def command_cut_power(sandbox, options):
 
 
 def command_power_on(sandbox, options):
-    sandbox.power_on(options.host)
-    return f"{options.host} is on; next: gemel sandbox{id_suffix(options.id)} status"
+    was_off = sandbox.power_on(options.host)
+    return f"{options.host} {'is on' if was_off else 'was on already'}; next: gemel sandbox{id_suffix(options.id)} status"
 
 
 def command_cut_link(sandbox, options):

@@ -9,6 +9,7 @@ import shutil
 import textwrap
 from pathlib import Path
 
+from gemel_sandbox.errors import SandboxError
 from gemel_sandbox.layout import CONTROL_PORT, ETCD_CLIENT_PORT, ETCD_PEER_PORT, LINK_PORT, WITNESS, bmc_of
 from gemel_sandbox.mounts import PERSISTENT
 from gemel_sandbox.run import run
@@ -148,7 +149,11 @@ def write_host(state, host):
 
 def unit_files(repository, witness):
     """Path -> text of the units a host starts: the packaged ones, and libvirt's, which its own package would bring."""
-    packaged = Path(repository) / "packaging" / "systemd"
+    places = [Path(repository) / "packaging" / "systemd", Path("/usr/lib/systemd/system"), Path("/lib/systemd/system")]
+    packaged = next((place for place in places if (place / "gemel-blockd.service").exists()), None)
+    if packaged is None:
+        raise SandboxError(f"expected the packaged unit files in one of {', '.join(map(str, places))}; "
+                           "install the package gemel, or run from the source tree")
     if witness:
         paths = [packaged / "gemel-witness.service"]
     else:

@@ -15,7 +15,7 @@ from gemel_sandbox import config, disks, state as state_file
 from gemel_sandbox.bmc import Bmc
 from gemel_sandbox.cgroup import Cgroup
 from gemel_sandbox.errors import SandboxError
-from gemel_sandbox.host import Host
+from gemel_sandbox.host import REPOSITORY, Host
 from gemel_sandbox.layout import CLIENT, DEFAULT_HOME, MAX_LINKS, MAX_NODES, cgroup_name, node_of_bmc
 from gemel_sandbox.run import check_tools
 from gemel_sandbox.switch import Switch, check_rate
@@ -52,10 +52,14 @@ class Sandbox:
         host.power_off()
 
     def power_on(self, name):
+        """Power for the host and its BMC; returns whether the host was off. (A survivor may have been quicker.)"""
         host = self.host(name)
         if name in self.layout.nodes():
             self.bmc(name).start()
-        host.power_on()
+        was_off = not host.running()
+        if was_off:
+            host.power_on()
+        return was_off
 
     def cut_link(self, network, host, source, sink):
         """Adds a cut: a whole network, one host's port, or one direction between two hosts."""
@@ -133,7 +137,9 @@ def check_shape(state):
 def product_binaries(directory):
     """gemel and gemel-* programs of an install or build directory; a build directory is searched through."""
     if directory is None:
-        return {}
+        directory = last_build()
+    if directory is None:
+        return {}    # installed: the programs are in /usr/sbin already
     root = Path(directory).resolve()
     if not root.is_dir():
         raise SandboxError(f"--bin expects a directory with the product's programs, found no directory '{directory}'")
@@ -145,6 +151,14 @@ def product_binaries(directory):
             if (name == "gemel" or name.startswith("gemel-")) and "." not in name and os.access(path, os.X_OK):
                 found.setdefault(name, path)
     return found
+
+
+def last_build():
+    """In a source tree: the build directory whose programs were linked last; else None."""
+    candidates = [REPOSITORY / "build" / preset for preset in ("release", "dev")]
+    newest = {build: max((path.stat().st_mtime for path in product_binaries(build).values()), default=0.0)
+              for build in candidates if build.is_dir()}
+    return max(newest, key=newest.get, default=None)
 
 
 def bring_up(state, bin_directory, progress):

@@ -23,7 +23,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(REPOSITORY / "src" / "sandbox"))
 
 from gemel_sandbox.layout import cgroup_name  # noqa: E402  (the path above makes it importable)
-from gemel_sandbox.sandbox import Sandbox as LiveSandbox, product_binaries  # noqa: E402
+from gemel_sandbox.sandbox import Sandbox as LiveSandbox, last_build, product_binaries  # noqa: E402
 from gemel_sandbox.state import all_ids  # noqa: E402
 
 KEPT_LOGS = REPOSITORY / ".cache" / "system-tests"
@@ -66,11 +66,11 @@ def set_current_test(name):
 
 
 def build_directory():
-    """Where the product's programs are: GEMEL_BIN, or this tree's newest kind of build."""
-    for candidate in (os.environ.get("GEMEL_BIN"), REPOSITORY / "build" / "release", REPOSITORY / "build" / "dev"):
-        if candidate and Path(candidate).is_dir() and "gemel-lossyfs" in product_binaries(candidate):
-            return Path(candidate)
-    raise TestFailure("expected a build with gemel-lossyfs: run ./dev build, or set GEMEL_BIN")
+    """Where the product's programs are: GEMEL_BIN, or this tree's last build."""
+    candidate = os.environ.get("GEMEL_BIN") or last_build()
+    if candidate is None or "gemel-lossyfs" not in product_binaries(candidate):
+        raise TestFailure("expected a build with gemel-lossyfs: run ./dev build, or set GEMEL_BIN")
+    return Path(candidate)
 
 
 def sandbox_command(*arguments, timeout_s=90):
