@@ -11,6 +11,12 @@ std::string printable(const std::string& text) {
     return out;
 }
 
+bool is_utf8(const std::string& text) {
+    const std::string quoted = Json(text).dump(-1, ' ', false, Json::error_handler_t::ignore);
+    // what is not UTF-8 was left out, so the text no longer comes back
+    return Json::parse(quoted).get<std::string>() == text;
+}
+
 bool has(const Json& object, const char* key) {
     if (!object.is_object()) return false;
     const auto it = object.find(key);

@@ -11,6 +11,7 @@
 namespace gemel::cli {
 
 std::string printable(const std::string& text);
+bool is_utf8(const std::string& text);
 std::string text_of(const Json& object, const char* key, const char* fallback = "");
 std::int64_t number_of(const Json& object, const char* key, std::int64_t fallback = 0);
 bool flag_of(const Json& object, const char* key, bool fallback = false);

@@ -1,6 +1,7 @@
 #include "cli/status_screen.hpp"
 
 #include <algorithm>
+#include <functional>
 #include <map>
 
 #include <fmt/format.h>
@@ -30,6 +31,25 @@ std::string human_time(const std::string& time) {
     return time.substr(0, 10) + " " + time.substr(11, 8) + " UTC";
 }
 
+bool as_wanted(const Json& vm) {
+    const std::string state = text_of(vm, "state", "unknown");
+    const bool runs = state == "running" || state == "idle";
+    return runs == (text_of(vm, "desired") == "running") && text_of(vm, "phase").empty();
+}
+
+// Everything is where and as it should be; where the server names no problem but this is false, something is
+// on its way.
+bool settled(const Json& status) {
+    const auto every = [&](const char* list, const std::function<bool(const Json&)>& good) {
+        const Json& items = list_of(status, list);
+        return std::all_of(items.begin(), items.end(), good);
+    };
+    return text_of(object_of(status, "store"), "state") == "quorate" &&
+           every("nodes", [](const Json& node) { return text_of(node, "state") == "online"; }) &&
+           every("volumes", [](const Json& volume) { return text_of(volume, "state") == "ok"; }) &&
+           every("vms", as_wanted) && list_of(status, "operations").empty();
+}
+
 std::string verdict(const Json& status, Colour& colour) {
     std::map<std::string, int> count;
     for (const Json& problem : list_of(status, "problems")) ++count[text_of(problem, "severity")];
@@ -45,7 +65,7 @@ std::string verdict(const Json& status, Colour& colour) {
     colour = count["critical"] + count["error"] > 0 ? Colour::bad : Colour::warn;
     if (!words.empty()) return words;
     colour = Colour::good;
-    return "all is well";
+    return settled(status) ? "all is well" : "no problems; work is under way";
 }
 
 std::string headline(const Json& status, bool colours) {
@@ -108,25 +128,36 @@ std::string store_lines(const Json& status, bool colours) {
     const Json& store = object_of(status, "store");
     const std::string state = text_of(store, "state", "unknown");
     std::string voters;
+    std::size_t plain_width =
+        std::string("; voters ;").size();  // of the line up to the coordinator, without escapes
     for (const Json& voter : list_of(store, "voters")) {
         const std::string voter_state = text_of(voter, "state", "unknown");
         const bool up = voter_state == "up";
         std::string name = text_of(voter, "name");
         if (text_of(voter, "kind") == "witness" && name != "witness") name += " (witness)";
+        plain_width += (voters.empty() ? 0 : 2) + name.size() + 1 + voter_state.size();
         voters += (voters.empty() ? "" : ", ") + name + " " +
                   paint(up ? Colour::plain : Colour::bad, voter_state, colours);
     }
-    const std::string coordinator = text_of(object_of(status, "coordinator"), "node", "none");
-    return fmt::format("\n{}  {}; voters {}; coordinator {}\n", paint(Colour::bold, "STORE", colours),
-                       paint(state == "quorate" ? Colour::good : Colour::bad, state, colours),
-                       voters.empty() ? "unknown" : voters, coordinator);
+    const std::string coordinator =
+        "coordinator " + text_of(object_of(status, "coordinator"), "node", "none");
+    const std::string line =
+        fmt::format("{}  {}; voters {};", paint(Colour::bold, "STORE", colours),
+                    paint(state == "quorate" ? Colour::good : Colour::bad, state, colours),
+                    voters.empty() ? "unknown" : voters);
+    const bool fits = 7 + state.size() + plain_width + coordinator.size() + 1 <= kWidth;
+    return fmt::format("\n{}{}{}\n", line, fits ? " " : "\n       ", coordinator);
 }
 
-// Those that need attention first; at most limit of them (0: all), then a line that says what was left out.
+// All rows, or where they are too many those that need attention first and a line that says what was left
+// out.
 std::string table_of(std::vector<std::string> header, std::vector<Row> rows, const ScreenOptions& options) {
-    std::stable_sort(rows.begin(), rows.end(),
-                     [](const Row& a, const Row& b) { return a.attention > b.attention; });
     const std::size_t limit = options.rows_per_table == 0 ? rows.size() : options.rows_per_table;
+    // a list that fits keeps its order, so that the eye finds the same object in the same place
+    if (rows.size() > limit) {
+        std::stable_sort(rows.begin(), rows.end(),
+                         [](const Row& a, const Row& b) { return a.attention > b.attention; });
+    }
     const std::size_t shown = std::min(limit, rows.size());
     Table table(std::move(header));
     for (std::size_t i = 0; i < shown; ++i) table.add(rows[i].cells);
@@ -200,6 +231,11 @@ std::string volume_note(const Json& volume) {
     if (lease == "lapsed")
         add(fmt::format("the lease of {} has lapsed, it serves nothing", text_of(owner, "node")));
     if (lease == "revoking") add(fmt::format("the lease of {} is being taken back", text_of(owner, "node")));
+    const Json& replicas = list_of(volume, "replicas");
+    if (std::any_of(replicas.begin(), replicas.end(),
+                    [](const Json& replica) { return text_of(replica, "connection") == "StandAlone"; })) {
+        add("StandAlone, the replicas are kept apart");
+    }
     if (flag_of(volume, "draft")) add("part of an unfinished import");
     return note;
 }
@@ -231,7 +267,6 @@ std::string vm_table(const Json& status, const ScreenOptions& options) {
     std::vector<Row> rows;
     for (const Json& vm : list_of(status, "vms")) {
         const std::string state = text_of(vm, "state", "unknown");
-        const bool wants_running = text_of(vm, "desired") == "running";
         const bool runs = state == "running" || state == "idle";
         const std::string phase = text_of(vm, "phase");
         std::string disks;
@@ -239,7 +274,7 @@ std::string vm_table(const Json& status, const ScreenOptions& options) {
             disks += (disks.empty() ? "" : ",") + text_of(disk, "volume");
         }
         Row row;
-        row.attention = wants_running != runs || !phase.empty();
+        row.attention = !as_wanted(vm);
         if (row.attention) row.note = text_of(vm, "why");
         const std::string words = phase.empty() ? state : fmt::format("{} ({})", state, phase);
         const Colour colour = row.attention ? Colour::bad : (runs ? Colour::good : Colour::plain);
@@ -285,7 +320,6 @@ std::string replica_words(const Json& volume, const Json& replica) {
         if (rate > 0 && total >= done)
             words += fmt::format(" {} left", human_duration((total - done) / rate * 1000));
     }
-    if (text_of(replica, "connection") == "StandAlone") words += " StandAlone";
     if (text_of(object_of(volume, "owner"), "node") == node) words += "*";
     return words;
 }
@@ -317,6 +351,7 @@ std::string link_words(const Json& node) {
         }
     }
     if (links.empty()) return "-";
+    if (up + down == 0) return "unknown";
     if (down == 0)
         return up == links.size() ? fmt::format("{} up", up) : fmt::format("{} of {} up", up, links.size());
     if (up == 0) return down == links.size() ? "all down" : "none up";

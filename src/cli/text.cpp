@@ -51,9 +51,8 @@ std::string human_size(std::int64_t bytes) {
 std::string human_duration(std::int64_t ms) {
     if (ms < 1000) return fmt::format("{} ms", ms);
     const std::int64_t s = ms / 1000;
-    if (s < 60) return fmt::format("{} s", s);
-    if (s < 600 && s % 60 != 0) return fmt::format("{} min {} s", s / 60, s % 60);
-    if (s < 3600) return fmt::format("{} min", s / 60);
+    if (s < 120) return fmt::format("{} s", s);
+    if (s < 7200) return fmt::format("{} min", s / 60);
     return fmt::format("{} h {} min", s / 3600, s % 3600 / 60);
 }
 

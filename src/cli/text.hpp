@@ -18,7 +18,7 @@ std::string paint(Colour colour, const std::string& text, bool colours);
 
 // "20 GiB", "1.5 GiB", "640 MiB", "512 B"
 std::string human_size(std::int64_t bytes);
-// "800 ms", "3 s", "2 min 5 s", "1 h 20 min"
+// "800 ms", "90 s", "5 min", "2 h 20 min"
 std::string human_duration(std::int64_t ms);
 // 20G, 512M, 1T, 4096 (bytes), 20GiB; powers of 1024. Decimal units (20GB) are refused as ambiguous.
 Result<std::int64_t> parse_size(std::string_view text);

@@ -69,7 +69,8 @@ class UnixApiClient : public ApiClient {
             message.target += request.target.find('?') == std::string::npos ? '?' : '&';
             message.target += "operation_id=" + request.operation_id;
         }
-        if (!request.body.is_null()) message.body = request.body.dump();
+        if (!request.body.is_null())
+            message.body = request.body.dump(-1, ' ', false, Json::error_handler_t::replace);
         auto answer = http_.call(message, kCallTimeout);
         if (!answer) {
             if (answer.error().code == ErrorCode::unavailable) {

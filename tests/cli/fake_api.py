@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """A stand-in for gemel-clusterd, for tests of its clients: serves the whole contract on a unix socket from a small
 state in memory, checks every request and every answer of its own against api/openapi.yaml, and records what was asked.
-Exported volumes are real NBD servers (nbdkit) on real files. Faults are put in by the test that uses it.
+Exported volumes are real NBD servers (qemu-nbd) on real files. Faults are put in by the test that uses it.
 
 Alone: fake_api.py SOCKET [STATUS.json]
 """
@@ -12,6 +12,7 @@ import os
 import pathlib
 import select
 import shutil
+import socket as socketlib
 import socketserver
 import subprocess
 import sys
@@ -256,11 +257,12 @@ class FakeCluster:
 
         def work():
             socket = self.folder / f"{name}.sock"
-            self.servers[name] = subprocess.Popen(["nbdkit", "--exit-with-parent", "-f", "-U", socket, "file", self.backing(name)])
+            self.servers[name] = subprocess.Popen(["qemu-nbd", "-t", "-e", "0", "-k", socket, "-f", "raw", self.backing(name)],
+                                                  stderr=subprocess.DEVNULL)
             end = time.monotonic() + 10
-            while not socket.exists():
+            while not answers(socket):
                 if time.monotonic() > end:
-                    raise ApiError("timed_out", "nbdkit did not start")
+                    raise ApiError("timed_out", "qemu-nbd did not start")
                 select.select([], [], [], 0.01)
             target["export"] = {"uri": f"nbd+unix:///?socket={socket}", "node": "node1", "epoch": 2, "read_only": False}
             return target["export"]
@@ -399,6 +401,12 @@ class FakeCluster:
             raise ApiError("not_found", f"there is no operation {path['id']}: it is finished long ago or was never accepted")
         self.advance(self.operations[path["id"]])
         return self.operations[path["id"]]
+
+
+def answers(path):
+    """Somebody listens on this socket (its file appears a moment before)."""
+    with socketlib.socket(socketlib.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

@@ -95,7 +95,7 @@ Status set(Context& context, const FenceOptions& options) {
 
 Status test(Context& context, const std::string& name) {
     if (auto good = check_name("fence device", name); !good) return good;
-    auto device = context.change("POST", fmt::format("/v1/fence-devices/{}/test", name), Json::object(),
+    auto device = context.change("POST", fmt::format("/v1/fence-devices/{}/test", name), nullptr,
                                  "asking fence device " + name);
     if (!device) return tl::unexpected<Error>(device.error());
     context.terminal.print(fmt::format("fence device {}: {}\n", name, device_words(*device)));

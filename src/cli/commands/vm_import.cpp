@@ -41,12 +41,15 @@ std::int64_t volume_bytes(const Image& image) {
     return std::max(rounded, kSmallestVolumeBytes);
 }
 
+// "<domain", "<?xml" or "<!--" after blanks; disk images may begin with "<" too (VDI does)
 bool looks_like_xml(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
-    char c = 0;
-    for (int i = 0; i < 256 && file.get(c); ++i) {
-        if (c == '<') return true;
-        if (c != ' ' && c != '\n' && c != '\r' && c != '\t') return false;
+    std::string head(256, '\0');
+    file.read(head.data(), static_cast<std::streamsize>(head.size()));
+    const std::size_t begin = head.find_first_not_of(" \t\r\n");
+    if (begin == std::string::npos) return false;
+    for (const char* start : {"<domain", "<?xml", "<!--"}) {
+        if (head.compare(begin, std::string(start).size(), start) == 0) return true;
     }
     return false;
 }
@@ -59,6 +62,12 @@ Status read_domain(Context& context, const ImportOptions& options, Json& body, s
         return fail(ErrorCode::invalid_argument,
                     fmt::format("{} has {} bytes: a libvirt domain of at most 256 KiB is expected",
                                 options.source, xml.size()));
+    }
+    if (!is_utf8(xml)) {
+        return fail(
+            ErrorCode::invalid_argument,
+            fmt::format("{} is not in UTF-8: a libvirt domain as 'virsh dumpxml' writes it is expected",
+                        options.source));
     }
     auto api = context.open();
     if (!api) return tl::unexpected<Error>(api.error());

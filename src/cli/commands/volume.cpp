@@ -237,7 +237,7 @@ void add_export(CommandTree& tree, CLI::App* volume, const std::shared_ptr<Volum
 
 void add_rescue(CommandTree& tree, CLI::App* volume, const std::shared_ptr<VolumeOptions>& options) {
     CLI::App* force =
-        tree.add(volume, "force-uptodate", "declare one node's replica current although nothing proves it",
+        tree.add(volume, "force-uptodate", "call a replica current although nothing proves it",
                  {"For the day when the node with the current replica will not come back. What that replica "
                   "holds and this one "
                   "lacks is lost; 'gemel volume show' says since when they may differ. Should the other one "

@@ -1,0 +1,461 @@
+#!/usr/bin/python3
+"""What the commands do when all is well, and what they undo when it is not: requests as the fake API saw them, images
+copied byte for byte, lost replies, interrupts, consoles, help and manual pages."""
+import filecmp
+import json
+import os
+import pathlib
+import pty
+import re
+import select
+import signal
+import socket
+import subprocess
+import threading
+import time
+import unittest
+
+from clitest import GEMEL, ROOT, CliTest
+from fake_api import ApiError, guest, volume
+
+DEADLINE_S = 20
+
+
+def read_until(descriptor, wanted, seen=b""):
+    end = time.monotonic() + DEADLINE_S
+    while wanted not in seen:
+        ready, _, _ = select.select([descriptor], [], [], max(0, end - time.monotonic()))
+        if not ready:
+            raise AssertionError(f"{wanted!r} did not come; seen: {seen!r}")
+        seen += os.read(descriptor, 4096)
+    return seen
+
+
+class Requests(CliTest):
+    def sent(self):
+        """The last change: method, path, query without the operation id, body."""
+        method, path, query, body = [call for call in self.fake.calls if call[0] != "GET"][-1]
+        return method, path, {k: v for k, v in query.items() if k != "operation_id"}, body
+
+    def test_volumes(self):
+        self.good("volume", "create", "data1", "20G", "--stable", "--pool", "fast", "--node", "node1", "--node", "node2")
+        self.assertEqual(self.sent(), ("POST", "/v1/volumes", {}, {
+            "name": "data1", "size_bytes": 20 << 30, "pool": "fast", "ack_mode": "stable", "nodes": ["node1", "node2"]}))
+        self.assertRegex(self.good("volume", "list"), r"(?m)^data1 +20 GiB +ok +node1 UpToDate, node2 UpToDate")
+        self.assertIn("ack set      node1, node2", self.good("volume", "show", "data1"))
+        self.good("volume", "resolve", "data1", "--keep", "node2", "--confirm", "data1")
+        self.assertEqual(self.sent(), ("POST", "/v1/volumes/data1/resolve", {}, {"keep": "node2", "confirm_name": "data1"}))
+        self.good("volume", "force-uptodate", "data1", "--node", "node1", "--confirm", "data1")
+        self.assertEqual(self.sent()[3], {"node": "node1", "confirm_name": "data1"})
+        self.good("volume", "delete", "data1", "--confirm", "data1")
+        self.assertEqual(self.sent(), ("DELETE", "/v1/volumes/data1", {"confirm_name": "data1"}, None))
+        self.assertNotIn("data1", self.good("volume", "list"))
+
+    def test_object_names_may_be_command_words(self):
+        self.good("volume", "create", "list", "1G")
+        self.assertIn("list: ok", self.good("volume", "show", "list"))
+        self.good("volume", "create", "status", "1G")
+        self.assertIn("status: ok", self.good("volume", "show", "status"))
+
+    def test_guests(self):
+        self.good("vm", "create", "app1", "--memory", "2G", "--cpus", "4", "--new-disk", "4G", "--new-disk", "8G", "--bridge", "br0",
+                  "--priority", "7", "--prefer", "node2", "--start")
+        bodies = [body for method, path, _, body in self.fake.calls if (method, path) == ("POST", "/v1/vms")]
+        self.assertEqual(bodies, [{"name": "app1", "memory_bytes": 2 << 30, "vcpus": 4, "disks": [{"volume": "app1"},
+                         {"volume": "app1-2"}], "nics": [{"bridge": "br0"}], "priority": 7, "preferred_node": "node2"}])
+        self.assertEqual(self.sent()[1], "/v1/vms/app1/start")
+        self.assertRegex(self.good("vm", "list"), r"(?m)^app1 +running +running +node1 +4 +2 GiB +app1,app1-2")
+        self.assertIn("disk         vda: volume app1", self.good("vm", "show", "app1"))
+        self.good("vm", "stop", "app1", "--timeout", "30")
+        self.assertEqual(self.sent()[3], {"mode": "shutdown", "timeout_ms": 30000})
+        self.good("vm", "start", "app1", "--node", "node2")
+        self.assertEqual(self.sent()[3], {"node": "node2"})
+        self.good("vm", "stop", "app1", "--power-off", "--confirm", "app1")
+        self.assertEqual(self.sent()[3], {"mode": "power-off"})
+        self.good("vm", "delete", "app1", "--with-volumes", "--confirm", "app1")
+        self.assertEqual(self.sent()[2], {"confirm_name": "app1", "with_volumes": "true"})
+
+    def test_nodes_and_cluster(self):
+        self.fake.status["nodes"][1]["state"] = "offline"
+        self.assertRegex(self.good("node", "list"), r"(?m)^node2 +offline +compute,storage +yes +4 up +bmc-node2 ok")
+        self.assertIn("fencing      fence-device ok, bmc-node2", self.good("node", "show", "node2"))
+        self.good("node", "confirm-down", "node2", "--confirm", "node2")
+        self.assertEqual(self.sent(), ("POST", "/v1/nodes/node2/confirm-down", {}, {"confirm_name": "node2"}))
+        self.good("cluster", "start", "--alone", "--accept-loss", "--confirm", "demo")
+        self.assertEqual(self.sent(), ("POST", "/v1/cluster/start-alone", {}, {"accept_loss": True, "confirm_name": "demo"}))
+
+    def test_fence(self):
+        secret = self.path("secret")
+        pathlib.Path(secret).write_text("hunter2\n", encoding="utf-8")
+        said = self.good("fence", "set", "bmc2", "--node", "node2", "--agent", "fence_ipmilan", "--option", "ip=192.0.2.12",
+                         "--option", "options=a=b", "--secret-file", f"password={secret}", "--timeout", "9")
+        self.assertEqual(self.sent(), ("PUT", "/v1/fence-devices/bmc2", {}, {
+            "node": "node2", "agent": "fence_ipmilan", "options": {"ip": "192.0.2.12", "options": "a=b"},
+            "secrets": {"password": "hunter2"}, "timeout_ms": 9000}))
+        said += self.good("fence", "test", "bmc2") + self.good("fence", "list") + self.good("fence", "list", "--json")
+        self.assertNotIn("hunter2", said)
+        self.assertIn("says that node2 is on", said)
+        self.good("fence", "set", "bmc2", "--node", "node2", "--agent", "/usr/local/bin/fence_x", "--secret-file", "password=-",
+                  text="other\n")
+        self.assertEqual(self.fake.secrets["bmc2"], {"password": "other"})
+
+    def test_events_and_explain(self):
+        self.assertEqual(self.good("events").splitlines()[0], "2026-03-01 02:14:01  info      node/node1: node1 is online")
+        self.assertEqual(len(self.good("events", "-n", "1").splitlines()), 1)
+        self.assertEqual(json.loads(self.good("events", "--json").splitlines()[1])["sequence"], 2)
+        for kind, name in (("vm", "web1"), ("node", "node1"), ("volume", "web1")):
+            self.assertIn("both replicas are UpToDate", self.good("explain", kind, name))
+
+    def test_json_is_the_answer_itself(self):
+        self.assertEqual(json.loads(self.good("status", "--json")), self.fake.status)
+        self.assertEqual(json.loads(self.good("volume", "list", "--json")), {"volumes": self.fake.status["volumes"]})
+        self.assertEqual(json.loads(self.good("vm", "show", "web1", "--json")), self.fake.status["vms"][0])
+
+    def test_version(self):
+        self.assertRegex(self.good("version"), r"gemel 0\.\d+\.\d+ \(API 1\)\ngemel-clusterd 0.1.0 \(API 1.0\), node node1, cluster demo")
+
+    def test_an_answer_cannot_drive_the_terminal(self):
+        self.fake.status["vms"][0]["why"] = "\x1b[2Jgone\x07"
+        self.fake.status["vms"][0]["phase"] = "waiting"
+        self.assertNotIn("\x1b", self.good("status"))
+
+    def test_a_lost_reply_is_read_and_not_repeated(self):
+        self.fake.lose_reply.add("POST")
+        self.good("volume", "create", "data1", "1G")
+        self.assertEqual(len([1 for call in self.fake.calls if call[:2] == ("POST", "/v1/volumes")]), 1)
+
+    def test_progress_after_two_seconds_and_not_before(self):
+        self.fake.hold_operation.clear()
+        threading.Timer(3.0, self.fake.hold_operation.set).start()
+        slow = self.gemel("volume", "create", "slow1", "1G")
+        self.assertEqual(slow.returncode, 0)
+        self.assertRegex(slow.stderr, r"^creating volume slow1: working, 0 of 100 \(2 s\)\n$")
+        self.assertEqual(self.gemel("volume", "create", "fast1", "1G").stderr, "")
+
+    def test_interrupted_wait_says_that_the_cluster_goes_on(self):
+        self.fake.hold_operation.clear()
+        child = subprocess.Popen([GEMEL, "volume", "create", "slow1", "1G"], stderr=subprocess.PIPE, text=True, env=self.environment())
+        self.wait_for_call("GET", "/v1/operations/")
+        child.send_signal(signal.SIGINT)
+        _, said = child.communicate(timeout=DEADLINE_S)
+        self.assertEqual(child.returncode, 130)
+        self.assertIn("the cluster goes on with it", said)
+
+    def wait_for_call(self, method, prefix):
+        end = time.monotonic() + DEADLINE_S
+        while not any(call[0] == method and call[1].startswith(prefix) for call in list(self.fake.calls)):
+            self.assertLess(time.monotonic(), end, f"no {method} {prefix}")
+            select.select([], [], [], 0.01)
+
+
+class Typing(CliTest):
+    """At a terminal the name is asked for, after what may be lost was said."""
+
+    def talk(self, arguments, answer):
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.execve(GEMEL, ["gemel", *arguments], self.environment())
+        seen = read_until(terminal, b"to go on, anything else to stop: ")
+        os.write(terminal, answer + b"\n")
+        try:
+            while piece := os.read(terminal, 4096):
+                seen += piece
+        except OSError:
+            pass  # the terminal's other side is closed
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), seen.decode()
+
+    def test_right_name(self):
+        self.fake.status["volumes"].append(volume("spare", 1 << 30))
+        code, seen = self.talk(["volume", "delete", "spare"], b"spare")
+        self.assertEqual(code, 0, seen)
+        self.assertLess(seen.index("what only spare knows"), seen.index("Type spare to go on"))
+        self.assertNotIn("spare", [item["name"] for item in self.fake.status["volumes"]])
+
+    def test_wrong_name(self):
+        self.fake.status["volumes"].append(volume("spare", 1 << 30))
+        for answer in (b"y", b"", b"web1"):
+            code, seen = self.talk(["volume", "delete", "spare"], answer)
+            self.assertEqual(code, 4, seen)
+            self.assertEqual(self.fake.changes(), [])
+
+
+class Import(CliTest):
+    def make_image(self, name, form="qcow2", size="8M"):
+        raw = self.path(name + ".raw")
+        subprocess.run(["qemu-img", "create", "-q", "-f", "raw", raw, size], check=True)
+        with open(raw, "r+b") as out:
+            out.write(os.urandom(1 << 20))
+            out.seek(5 << 20)
+            out.write(os.urandom(4096))
+        if form == "raw":
+            return raw, raw
+        subprocess.run(["qemu-img", "convert", "-O", form, raw, self.path(name)], check=True)
+        return self.path(name), raw
+
+    def assert_same(self, raw, backing):
+        compared = subprocess.run(["qemu-img", "compare", "-f", "raw", "-F", "raw", raw, backing], capture_output=True, text=True)
+        self.assertEqual(compared.returncode, 0, compared.stdout + compared.stderr)
+
+    def assert_nothing_left(self, before):
+        self.assertEqual(self.fake.state(), before)
+        self.assertEqual(self.fake.servers, {})
+        self.assertEqual(list(self.fake.folder.iterdir()), [])
+
+    def test_images(self):
+        for form in ("qcow2", "raw"):
+            name = f"guest-{form}"
+            image, raw = self.make_image(name, form)
+            self.good("vm", "import", name, image, "--memory", "512M", "--start")
+            self.assert_same(raw, self.fake.backing(name))
+            imported = self.fake.one("volumes", name)
+            self.assertEqual((imported["draft"], imported["export"], imported["vm"]), (False, None, name))
+            self.assertEqual(self.fake.one("vms", name)["state"], "running")
+
+    def test_odd_size_is_rounded_up(self):
+        image, raw = self.make_image("odd", "raw", "6291968")
+        self.good("vm", "import", "odd", image)
+        self.assertEqual(self.fake.one("volumes", "odd")["size_bytes"], 6295552)
+        self.assert_same(raw, self.fake.backing("odd"))
+
+    def test_domain_xml_with_two_disks(self):
+        first, first_raw = self.make_image("one.qcow2")
+        second, second_raw = self.make_image("two.qcow2")
+        xml = self.path("guest.xml")
+        pathlib.Path(xml).write_text("<domain type='kvm'><name>old</name></domain>", encoding="utf-8")
+        self.fake.xml_check = {"accepted": True, "refusals": [], "name": "old", "memory_bytes": 3 << 30, "vcpus": 3, "disks": [
+            {"target": "vda", "source": first, "format": "qcow2"}, {"target": "vdb", "source": second, "format": "qcow2"}]}
+        self.good("vm", "import", "two-disks", xml, "--cpus", "2")
+        body = [call[3] for call in self.fake.calls if call[:2] == ("POST", "/v1/vms")][0]
+        self.assertEqual(body["disks"], [{"volume": "two-disks", "target": "vda"}, {"volume": "two-disks-2", "target": "vdb"}])
+        self.assertEqual((body["memory_bytes"], body["vcpus"]), (3 << 30, 2))
+        self.assert_same(first_raw, self.fake.backing("two-disks"))
+        self.assert_same(second_raw, self.fake.backing("two-disks-2"))
+
+    def test_every_failing_step_leaves_nothing(self):
+        image, _ = self.make_image("guest.qcow2")
+        before = self.fake.state()
+        for kind in ("volume.create", "volume.export", "vm.create"):
+            with self.subTest(kind):
+                self.fake.fail_operation = {kind: ApiError("io_error", "the disk of node2 failed: 'gemel status' says more")}
+                failed = self.gemel("vm", "import", "guest1", image)
+                self.assertEqual(failed.returncode, 1, failed.stderr)
+                self.assertRegex(failed.stderr, "gemel: the disk of node2 failed")
+                self.fake.fail_operation = {}
+                self.assert_nothing_left(before)
+
+    def test_what_cannot_be_undone_is_named(self):
+        image, _ = self.make_image("guest.qcow2")
+        self.fake.fail_operation = {"volume.unexport": ApiError("io_error", "the disk of node2 failed")}
+        failed = self.gemel("vm", "import", "guest1", image)
+        self.assertEqual(failed.returncode, 1)
+        self.assertRegex(failed.stderr, "gemel: the disk of node2 failed; volume guest1 was left behind: delete it with")
+
+    def test_copy_that_breaks_off_leaves_nothing(self):
+        image, _ = self.make_image("guest.qcow2")
+        before = self.fake.state()
+        original = self.fake.exportVolume
+
+        def export_to_nobody(path, query, body):
+            answer = original(path, query, body)
+            server = self.fake.servers[path["name"]]
+            server.kill()
+            server.wait()
+            return answer
+        self.fake.exportVolume = export_to_nobody
+        failed = self.gemel("vm", "import", "guest1", image)
+        self.assertEqual(failed.returncode, 1, failed.stderr)
+        self.assertRegex(failed.stderr, "gemel: copying .*guest.qcow2 failed")
+        self.assert_nothing_left(before)
+
+    def test_interrupt_leaves_nothing(self):
+        image, _ = self.make_image("guest.qcow2")
+        before = self.fake.state()
+        self.fake.hold_operation.clear()
+        child = subprocess.Popen([GEMEL, "vm", "import", "guest1", image], stderr=subprocess.PIPE, text=True, env=self.environment())
+        Requests.wait_for_call(self, "GET", "/v1/operations/")
+        child.send_signal(signal.SIGINT)
+        self.fake.hold_operation.set()
+        _, said = child.communicate(timeout=DEADLINE_S)
+        self.assertEqual(child.returncode, 130, said)
+        self.assert_nothing_left(before)
+
+    def test_killed_import_is_taken_up_again(self):
+        image, raw = self.make_image("guest.qcow2")
+        left = volume("guest1", 4 << 20, draft=True)
+        self.fake.status["volumes"].append(left)
+        self.good("vm", "import", "guest1", image)
+        self.assert_same(raw, self.fake.backing("guest1"))
+
+    def test_another_import_of_that_name_is_not_disturbed(self):
+        image, _ = self.make_image("guest.qcow2")
+        left = volume("guest1", 8 << 20, draft=True)
+        left["export"] = {"uri": "nbd+unix:///?socket=/nonexistent", "node": "node1", "epoch": 2}
+        self.fake.status["volumes"].append(left)
+        before = self.fake.state()
+        failed = self.gemel("vm", "import", "guest1", image)
+        self.assertEqual(failed.returncode, 4)
+        self.assertIn("is being imported", failed.stderr)
+        self.assertEqual(self.fake.state(), before)
+
+
+class Export(CliTest):
+    def setUp(self):
+        super().setUp()
+        self.good("volume", "create", "data1", "1M")
+
+    def closed(self):
+        return self.fake.one("volumes", "data1")["export"] is None
+
+    def test_command_gets_the_uri_and_its_exit_code_is_ours(self):
+        said = self.good("volume", "export", "data1", "--", "sh", "-c", 'nbdinfo --size "$uri"')
+        self.assertEqual(said, "1048576\n")
+        self.assertTrue(self.closed())
+        self.assertEqual(self.gemel("volume", "export", "data1", "--", "sh", "-c", "exit 9").returncode, 9)
+        self.assertTrue(self.closed())
+
+    def test_missing_command_closes_the_export(self):
+        failed = self.gemel("volume", "export", "data1", "--", "/nonexistent/program")
+        self.assertEqual(failed.returncode, 127)
+        self.assertTrue(self.closed())
+
+    def test_detached(self):
+        uri = self.good("volume", "export", "data1", "--detach").strip()
+        seen = subprocess.run(["nbdinfo", "--size", uri], capture_output=True, text=True)
+        self.assertEqual(seen.stdout, "1048576\n", seen.stderr)
+        self.good("volume", "export", "data1", "--close")
+        self.assertTrue(self.closed())
+
+    def test_until_interrupted(self):
+        child = subprocess.Popen([GEMEL, "volume", "export", "data1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                 env=self.environment())
+        self.assertRegex(child.stdout.readline(), "^nbd\\+unix:///")
+        child.send_signal(signal.SIGINT)
+        child.communicate(timeout=DEADLINE_S)
+        self.assertEqual(child.returncode, 0)
+        self.assertTrue(self.closed())
+
+
+class Console(CliTest):
+    def attach(self):
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.execve(GEMEL, ["gemel", "vm", "console", "web1"], self.environment())
+        read_until(terminal, b"Ctrl-] detaches")
+        return pid, terminal
+
+    def talk(self, line):
+        pid, terminal = self.attach()
+        os.write(terminal, b"root\r")
+        self.assertEqual(read_until(line, b"root\r"), b"root\r")
+        os.write(line, b"Password: ")
+        read_until(terminal, b"Password: ")
+        os.write(terminal, b"last\x1dnever")
+        self.assertEqual(read_until(line, b"last"), b"last")
+        read_until(terminal, b"detached from web1")
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 0)
+
+    def test_pty(self):
+        guest_side, slave = pty.openpty()
+        self.fake.console = {"kind": "pty", "path": os.ttyname(slave), "node": "node1"}
+        self.talk(guest_side)
+
+    def test_unix_stream(self):
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(self.path("serial"))
+        listener.listen()
+        self.fake.console = {"kind": "unix", "path": self.path("serial"), "node": "node1"}
+        accepted = []
+        thread = threading.Thread(target=lambda: accepted.append(listener.accept()[0]))
+        thread.start()
+        pid, terminal = self.attach()
+        thread.join(DEADLINE_S)
+        os.write(terminal, b"hello")
+        self.assertEqual(read_until(accepted[0].fileno(), b"hello"), b"hello")
+        accepted[0].close()
+        listener.close()
+        read_until(terminal, b"the guest stopped or moved")
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 0)
+
+    def test_second_console_is_refused(self):
+        guest_side, slave = pty.openpty()
+        self.fake.console = {"kind": "pty", "path": os.ttyname(slave), "node": "node1"}
+        pid, terminal = self.attach()
+        os.write(guest_side, b"login: ")
+        read_until(terminal, b"login: ")  # the first one is attached now
+        second = self.gemel("vm", "console", "web1")
+        self.assertEqual(second.returncode, 4)
+        self.assertIn("another console is attached", second.stderr)
+        os.write(terminal, b"\x1d")
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 0)
+
+
+class Watching(CliTest):
+    def test_watch_shows_changes_and_survives_silence(self):
+        child = subprocess.Popen([GEMEL, "status", "--watch", "--interval", "1"], stdout=subprocess.PIPE, env=self.environment())
+        read_until(child.stdout.fileno(), b"all is well")
+        self.fake.status["vms"][0].update(state="crashed", phase="blocked")
+        read_until(child.stdout.fileno(), b"crashed (blocked)")
+        self.fake.refuse[("GET", "/v1/status")] = ApiError("unavailable", "the store does not answer: wait for it")
+        read_until(child.stdout.fileno(), b"NO ANSWER: the store does not answer")
+        child.send_signal(signal.SIGINT)
+        child.communicate(timeout=DEADLINE_S)
+        self.assertEqual(child.returncode, 0)
+
+    def test_events_follow(self):
+        child = subprocess.Popen([GEMEL, "events", "-f"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=self.environment())
+        read_until(child.stdout.fileno(), b"node2 is online\n")
+        self.fake.events.append({"sequence": 3, "time": "2026-03-01T02:15:00Z", "severity": "error", "kind": "node.lost",
+                                 "object": "node/node2", "node": "node1", "message": "node2 does not answer"})
+        seen = read_until(child.stdout.fileno(), b"node2 does not answer\n")
+        self.assertNotIn(b"node2 is online", seen)
+        child.send_signal(signal.SIGTERM)
+        child.communicate(timeout=DEADLINE_S)
+
+
+class Documentation(CliTest):
+    def commands(self):
+        return self.good("help", "--commands").splitlines()
+
+    def test_every_command_of_the_contract_is_there(self):
+        wanted = {"status", "node list", "node show", "node confirm-down", "cluster start", "volume create", "volume list",
+                  "volume show", "volume delete", "volume export", "volume force-uptodate", "volume resolve", "vm create",
+                  "vm import", "vm list", "vm show", "vm start", "vm stop", "vm console", "vm delete", "fence set", "fence test",
+                  "fence list", "events", "explain vm", "explain node", "explain volume", "sandbox", "help", "version"}
+        self.assertLessEqual({f"gemel {words}" for words in wanted}, set(self.commands()))
+
+    def test_every_command_has_help_and_a_manual_page_that_is_current(self):
+        pages = {path.name for path in (ROOT / "docs/reference").glob("*.1")}
+        for command in self.commands():
+            words = command.split()[1:]
+            with self.subTest(command):
+                page = "-".join(["gemel", *words]) + ".1"
+                self.assertEqual((ROOT / "docs/reference" / page).read_text(encoding="utf-8"), self.good("help", "--man", *words),
+                                 "run docs/reference/generate.sh")
+                pages.discard(page)
+                if words and words[0] != "sandbox":
+                    self.assertEqual(self.good(*words, "--help"), self.good("help", *words))
+                self.assertIn("usage: gemel", self.good("help", *words))
+                for line in self.good("help", *words).splitlines():
+                    self.assertTrue(len(line) <= 80 or line.startswith("  gemel "), line)
+        self.assertEqual(pages, set(), "pages without a command")
+        self.assertEqual((ROOT / "docs/reference/cli.md").read_text(encoding="utf-8"), self.good("help", "--markdown"))
+
+    def test_examples_are_understood(self):
+        """Every example of the help is a line that the parser accepts and the contract too."""
+        examples = []
+        for command in self.commands():
+            text = self.good("help", *command.split()[1:])
+            examples += [line.strip() for line in text.partition("examples:\n")[2].splitlines() if line.startswith("  gemel ")]
+        self.assertGreater(len(examples), 30)
+        for example in examples:
+            words = example.split(" | ")[0]
+            if "sandbox" in words or "--watch" in words or " -f" in words or "export" in words:
+                continue
+            done = subprocess.run(["sh", "-c", words.replace("gemel ", f"{GEMEL} ", 1)], capture_output=True, text=True, input="",
+                                  env=self.environment(), timeout=30)
+            self.assertNotRegex(done.stderr, "says what is|is required|there is no command", example)
+            self.assertEqual(self.fake.breaches, [], example)
+
+
+if __name__ == "__main__":
+    unittest.main()
