@@ -27,6 +27,13 @@ std::string value_of(const xml_node& node, const char* attribute) {
     return node.attribute(attribute).value();
 }
 
+std::string lower_case(std::string text) {
+    std::ranges::transform(text, text.begin(), [](char c) {
+        return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+    });
+    return text;
+}
+
 template <typename Number>
 bool parse_number(std::string_view text, Number& number) {
     const char* const begin = text.data();
@@ -143,6 +150,7 @@ class Importer {
             return refuse("memory",
                           fmt::format("'{} {}' is not a size", text_of(node), value_of(node, "unit")));
         out_.memory_bytes = (amount * unit + kMiB - 1) / kMiB * kMiB;
+        if (out_.memory_bytes < kLeastMemoryBytes) refuse("memory", "expected at least 32 MiB");
         if (node.attribute("dumpCore")) note("memory/@dumpCore", "the default behaviour");
     }
 
@@ -330,17 +338,20 @@ class Importer {
                    fmt::format(
                        "type '{}' is bound to one host; use type bridge with a bridge that every node has",
                        type));
-        } else if (bridge.empty()) {
-            refuse(path + "/source", "expected the name of a bridge");
+        } else if (!is_bridge_name(bridge)) {
+            refuse(path + "/source", fmt::format("'{}' is not the name of a bridge", bridge));
         }
         if (const auto model = value_of(node.child("model"), "type"); model != "virtio") {
             refuse(path + "/model",
                    fmt::format("'{}': expected virtio; change it in the guest first", model));
         }
         apply(node, path + "/", kRules, [](const xml_node&) {});
-        std::string lower = mac;
-        std::ranges::transform(lower, lower.begin(),
-                               [](char c) { return c >= 'A' && c <= 'F' ? static_cast<char>(c + 32) : c; });
+        const std::string lower = lower_case(mac);
+        if (!mac.empty() && !is_unicast_mac(lower))
+            refuse(path + "/mac", "expected a unicast address like 52:54:00:12:34:56");
+        if (!lower.empty() && std::ranges::find(out_.nics, lower, &GuestNic::mac) != out_.nics.end()) {
+            refuse(path + "/mac", "occurs twice");
+        }
         if (out_.refusals.size() == before) out_.nics.push_back({bridge, lower});
     }
 

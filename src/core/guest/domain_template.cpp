@@ -35,21 +35,6 @@ bool is_target(std::string_view text) {
     return text.size() == 3 && text.starts_with("vd") && text[2] >= 'a' && text[2] <= 'z';
 }
 
-bool is_bridge(std::string_view text) {
-    return !text.empty() && text.size() <= 15 && std::ranges::all_of(text, [](char c) {
-        return is_lower_or_digit(c) || (c >= 'A' && c <= 'Z') || c == '.' || c == '_' || c == '-';
-    });
-}
-
-bool is_mac(std::string_view text) {
-    if (text.size() != 17) return false;
-    for (std::size_t i = 0; i < text.size(); ++i) {
-        const char c = text[i];
-        if (i % 3 == 2 ? c != ':' : !((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'))) return false;
-    }
-    return true;
-}
-
 // The kernel's limit for a unix socket's address is 108 bytes with the final zero.
 bool is_socket_path(std::string_view text) {
     return text.starts_with('/') && text.size() < 108 &&
@@ -198,13 +183,12 @@ Status check_nics(const GuestRecord& guest) {
     std::set<std::string> addresses;
     for (std::size_t i = 0; i < guest.nics.size(); ++i) {
         const auto& nic = guest.nics[i];
-        if (!is_bridge(nic.bridge)) {
+        if (!is_bridge_name(nic.bridge)) {
             return wrong(
                 fmt::format("guest {}: '{}' is not the name of a bridge (at most 15 letters, digits, . _ -)",
                             guest.name, nic.bridge));
         }
-        if (!nic.mac.empty() &&
-            (!is_mac(nic.mac) || std::string_view("13579bdf").find(nic.mac[1]) != std::string_view::npos)) {
+        if (!nic.mac.empty() && !is_unicast_mac(nic.mac)) {
             return wrong(fmt::format("guest {}: '{}' is not a unicast address like 52:54:00:12:34:56",
                                      guest.name, nic.mac));
         }
@@ -216,6 +200,21 @@ Status check_nics(const GuestRecord& guest) {
 }
 
 }  // namespace
+
+bool is_bridge_name(std::string_view text) {
+    return !text.empty() && text.size() <= 15 && std::ranges::all_of(text, [](char c) {
+        return is_lower_or_digit(c) || (c >= 'A' && c <= 'Z') || c == '.' || c == '_' || c == '-';
+    });
+}
+
+bool is_unicast_mac(std::string_view text) {
+    if (text.size() != 17) return false;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        const char c = text[i];
+        if (i % 3 == 2 ? c != ':' : !((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'))) return false;
+    }
+    return std::string_view("13579bdf").find(text[1]) == std::string_view::npos;
+}
 
 bool is_pinned_machine(std::string_view machine) {
     for (const std::string_view family : {"pc-q35-", "pc-i440fx-"}) {
@@ -262,7 +261,7 @@ Status check_guest(const GuestRecord& guest) {
                                  guest.name));
     }
     if (guest.uuid.is_nil()) return wrong(fmt::format("guest {}: has no uuid", guest.name));
-    if (guest.memory_bytes < 32 * kMiB || guest.memory_bytes % kMiB != 0) {
+    if (guest.memory_bytes < kLeastMemoryBytes || guest.memory_bytes % kMiB != 0) {
         return wrong(fmt::format("guest {}: expected whole MiB of memory, at least 32, not {} bytes",
                                  guest.name, guest.memory_bytes));
     }

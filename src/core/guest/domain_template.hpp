@@ -39,6 +39,11 @@ Result<Template> decode_template(std::string_view text);
 // Is it a versioned machine type that domains can be rendered for?
 bool is_pinned_machine(std::string_view machine);
 
+// What a record may hold; import refuses the rest by name.
+inline constexpr std::uint64_t kLeastMemoryBytes = 32 * kMiB;
+bool is_bridge_name(std::string_view text);
+bool is_unicast_mac(std::string_view text);  // lower case, with colons
+
 struct DiskSocket {
     std::string target;  // as in the record: vda ...
     std::string path;    // unix socket of this lease epoch

@@ -154,6 +154,12 @@ INSTANTIATE_TEST_SUITE_P(
              "devices/interface[52:54:00:00:00:01]"},
         Case{"sr-iov", nic("hostdev", "<source/>"), "devices/interface[52:54:00:00:00:01]"},
         Case{"user", nic("user", ""), "devices/interface[52:54:00:00:00:01]"},
+        Case{"bridge name", nic("bridge", "<source bridge='br guest'/>"),
+             "devices/interface[52:54:00:00:00:01]/source"},
+        Case{"address",
+             with_device("<interface type='bridge'><mac address='01:00:5e:00:00:01'/><source bridge='b'/>"
+                         "<model type='virtio'/></interface>"),
+             "devices/interface[01:00:5e:00:00:01]/mac"},
         Case{"no bridge", nic("bridge", ""), "devices/interface[52:54:00:00:00:01]/source"},
         Case{"model", nic("bridge", "<source bridge='b'/>", "<model type='e1000'/>"),
              "devices/interface[52:54:00:00:00:01]/model"},
@@ -224,9 +230,10 @@ TEST(DomainImport, SizesAndCounts) {
         return read_domain(xml);
     };
     EXPECT_EQ(memory("<memory>1048576</memory>")->memory_bytes, 1ULL << 30U);
-    EXPECT_EQ(memory("<memory unit='b'>1</memory>")->memory_bytes, kMiB);
-    for (const char* wrong : {"<memory unit='parsec'>1</memory>", "<memory>-1</memory>", "<memory>0</memory>",
-                              "<memory unit='TiB'>99999999999</memory>", "<memory/>", ""}) {
+    EXPECT_EQ(memory("<memory unit='b'>33554433</memory>")->memory_bytes, 33 * kMiB);
+    for (const char* wrong :
+         {"<memory unit='parsec'>1</memory>", "<memory>-1</memory>", "<memory>0</memory>",
+          "<memory unit='MiB'>31</memory>", "<memory unit='TiB'>99999999999</memory>", "<memory/>", ""}) {
         const auto read = memory(wrong);
         ASSERT_TRUE(read);
         ASSERT_EQ(read->refusals.size(), 1U) << wrong << refusal_text(*read);
