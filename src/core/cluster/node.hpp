@@ -45,8 +45,9 @@ class ClusterNode {
     bool is_coordinator() const;
     bool is_acting() const;  // rejoined: registered, boot check passed, store quorate
 
+    class Impl;  // core/cluster only
+
   private:
-    class Impl;
     std::unique_ptr<Impl> impl_;
 };
 

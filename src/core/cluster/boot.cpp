@@ -1,0 +1,304 @@
+#include "core/cluster/boot.hpp"
+
+#include <algorithm>
+
+#include "core/formats/records_json.hpp"
+
+namespace gemel::cluster {
+namespace {
+
+bool contains(const std::vector<LineageId>& list, const LineageId& id) {
+    return std::find(list.begin(), list.end(), id) != list.end();
+}
+
+}  // namespace
+
+void Boot::move(State to, const std::string& why) {
+    if (state_ == to && why_ == why) return;
+    state_ = to;
+    why_ = why;
+    since_ = context_.now;
+    if (to != State::acting) context_.acting = false;
+    context_.log("info", "boot: " + why);
+}
+
+void Boot::facts(const BootFacts& facts) {
+    facts_ = facts;
+    adopted_ = facts.store_running;
+    if (adopted_) {
+        move(State::starting, "adopted the running store member");
+    } else {
+        move(State::choosing, "looking whose store is current");
+    }
+}
+
+StoreClaim Boot::claim() const {
+    StoreClaim claim;
+    claim.present = facts_.store_present && state_ != State::joining;
+    claim.quorate = context_.store_quorate();
+    if (claim.present && context_.latest.lineage) {
+        claim.lineage = context_.latest.lineage->record.id;
+        claim.ancestors = context_.latest.lineage->record.ancestors;
+        claim.revision = context_.latest.revision;
+    }
+    claim.member_nonce = facts_.member_nonce;
+    return claim;
+}
+
+bool Boot::nonce_known(const Uuid& committed) const {
+    return committed.is_nil() || committed == facts_.member_nonce || committed == facts_.next_member_nonce ||
+           mutant("nonce_ignored");
+}
+
+void Boot::heard(const std::string& from, const Heartbeat& heartbeat) {
+    const auto own = heartbeat.committed_nonces.find(context_.config.name);
+    if (state_ == State::choosing && own != heartbeat.committed_nonces.end() && !nonce_known(own->second)) {
+        set_aside("its member nonce is not the last committed one: lost or restored disk");
+        return;
+    }
+    const LineageId mine = context_.latest.lineage_id();
+    if (!mine.is_nil() && heartbeat.store.lineage == mine) {
+        auto& [revision, at] = claims_[from];
+        if (heartbeat.store.revision > revision) {
+            revision = heartbeat.store.revision;
+            at = context_.now;
+        }
+    }
+}
+
+void Boot::start_store() {
+    if (command_running_) return;
+    command_running_ = true;
+    facts_.store_present = true;
+    context_.store_command(StartStore{}, [this](const StoreCommandDone& done) {
+        command_running_ = false;
+        if (!done.ok) {
+            context_.event("error", "store.start-failed", "store", done.detail);
+            move(State::choosing, "the store member did not start: " + done.detail);
+        }
+    });
+    move(State::starting, "starting the store member");
+}
+
+void Boot::choose() {
+    // A short look around first: a peer may know that this member's disk is not the one it was.
+    bool everybody = true;
+    bool somebody_has_one = false;
+    for (const auto& [name, peer] : peers_.all()) {
+        everybody = everybody && peer.heartbeat.number != 0;
+        somebody_has_one = somebody_has_one || !peer.heartbeat.store.lineage.is_nil();
+    }
+    const bool looked = everybody || context_.now - since_ >= context_.suspicion() * 2;
+    if (facts_.store_present) {
+        if (looked) start_store();
+        return;
+    }
+    if (somebody_has_one) {
+        move(State::joining, "no store on this disk: waiting to be added by the node that has one");
+    } else if (everybody) {
+        start_store();
+    }
+    // Otherwise wait: this may be a lost disk, and the node that knows is not there.
+}
+
+bool Boot::bootstrap() {
+    if (context_.latest.cluster || context_.latest.lineage) return false;
+    if (registration_running_) return true;
+    registration_running_ = true;
+    const auto [high, low] = context_.random();
+    ClusterRecord cluster;
+    cluster.id = context_.config.cluster;
+    cluster.name = context_.config.cluster_name;
+    cluster.voters = context_.config.initial_voters;
+    cluster.timing = context_.config.timing;
+    Txn txn;
+    context_.absent(txn, std::string(keys::kCluster));
+    context_.absent(txn, std::string(keys::kLineage));
+    txn.puts.push_back({std::string(keys::kCluster), encode(cluster), 0});
+    txn.puts.push_back({std::string(keys::kLineage),
+                        encode(LineageRecord{LineageId::from_random(high, low), {}, "", "first"}), 0});
+    context_.commit(std::move(txn), false, true, [this](const JobResult&) { registration_running_ = false; });
+    return true;
+}
+
+void Boot::ask() {
+    if (!mutant("boot_check_skipped")) {
+        for (const auto& [name, peer] : peers_.all()) {
+            const bool answered = peer.heartbeat.number != 0 && peers_.clusterd_alive(name);
+            const bool waited = context_.now - since_ >= milliseconds(context_.timing().ask_ms);
+            if (!answered && !waited) return;
+            // Its claim must have been compared with an answer of our store that is newer than the claim.
+            const auto claim = claims_.find(name);
+            if (claim != claims_.end() && context_.quorate_at < claim->second.second) return;
+        }
+    }
+    move(State::registering, "registering this life");
+}
+
+void Boot::check_lineages() {
+    if (mutant("boot_check_skipped")) return;
+    const auto& lineage = context_.latest.lineage;
+    if (!lineage || state_ == State::setting_aside || state_ == State::joining ||
+        state_ == State::split_brain)
+        return;
+    for (const auto& [name, peer] : peers_.all()) {
+        const StoreClaim& claim = peer.heartbeat.store;
+        if (!claim.present || claim.lineage.is_nil()) continue;
+        if (claim.lineage == lineage->record.id) {
+            const auto known = claims_.find(name);
+            const bool behind = known != claims_.end() && context_.tables_live && context_.store_quorate() &&
+                                context_.quorate_at > known->second.second &&
+                                context_.latest.revision < known->second.first;
+            if (behind && context_.now - known->second.second > context_.suspicion() * 3) {
+                move(State::split_brain,
+                     name + " knows a later revision of this store: this one is old or restored");
+                context_.store = StoreCondition::old;
+            }
+        } else if (contains(claim.ancestors, lineage->record.id)) {
+            context_.event("warning", "store.old", "store",
+                           name + " went on without this node; its store is the later one");
+            set_aside("old: " + name + " forced a single member since");
+        } else if (!contains(lineage->record.ancestors, claim.lineage)) {
+            move(State::split_brain,
+                 "this node and " + name + " both forced a single-member store: both are kept");
+            context_.store = StoreCondition::split_brain;
+            context_.event("critical", "store.split-brain", "store", why_);
+        }
+        if (state_ == State::setting_aside || state_ == State::split_brain) return;
+    }
+}
+
+void Boot::register_life() {
+    if (registration_running_) return;
+    const auto own = context_.gated.nodes.find(context_.config.name);
+    if (own != context_.gated.nodes.end() && !adopted_ && !nonce_known(own->second.record.member_nonce)) {
+        set_aside("its member nonce is not the committed one: lost or restored disk");
+        return;
+    }
+    registration_running_ = true;
+    if (!context_.config.voter || (adopted_ && !facts_.member_nonce.is_nil())) return commit_registration();
+    const auto [high, low] = context_.random();
+    facts_.next_member_nonce = Uuid::from_random(high, low);
+    context_.store_command(WriteMemberNonce{facts_.member_nonce, facts_.next_member_nonce},
+                           [this](const StoreCommandDone& done) {
+                               registration_running_ = false;
+                               if (!done.ok || state_ != State::registering) return;
+                               registration_running_ = true;
+                               commit_registration();
+                           });
+}
+
+void Boot::commit_registration() {
+    const std::string key = keys::node(context_.config.name);
+    NodeRecord record;
+    Txn txn;
+    const auto own = context_.gated.nodes.find(context_.config.name);
+    if (own != context_.gated.nodes.end()) {
+        record = own->second.record;
+        context_.reads(txn, key, own->second);
+    } else {
+        context_.absent(txn, key);
+    }
+    const bool same_life = record.incarnation == context_.config.incarnation;
+    record.id = context_.config.id;
+    record.name = context_.config.name;
+    record.control = context_.config.control;
+    record.links = context_.config.links;
+    record.incarnation = context_.config.incarnation;
+    if (!facts_.next_member_nonce.is_nil()) record.member_nonce = facts_.next_member_nonce;
+    record.version = context_.config.version;
+    record.memory_bytes = context_.config.memory_bytes;
+    record.feature_level = kFeatureLevel;
+    record.state = NodeState::member;
+    if (!same_life) record.fence = {};
+    txn.puts.push_back({key, encode(record), 0});
+    for (const auto& pool : context_.config.pools) {
+        txn.puts.push_back({keys::pool(context_.config.name, pool.name), encode(pool), 0});
+    }
+    context_.commit(std::move(txn), false, true, [this](const JobResult& result) {
+        registration_running_ = false;
+        if (!result.committed || state_ != State::registering) return;
+        if (!facts_.next_member_nonce.is_nil()) {
+            facts_.member_nonce = facts_.next_member_nonce;
+            facts_.next_member_nonce = {};
+            context_.store_command(WriteMemberNonce{facts_.member_nonce, {}}, [](const StoreCommandDone&) {});
+        }
+        context_.event("info", "node.registered", "node/" + context_.config.name, "takes part");
+        move(State::acting, "acting");
+        context_.acting = true;
+    });
+}
+
+void Boot::set_aside(const std::string& reason) {
+    if (state_ == State::setting_aside || state_ == State::joining) return;
+    move(State::setting_aside, reason);
+    context_.store = StoreCondition::old;
+    context_.store_command(SetStoreAside{reason}, [this](const StoreCommandDone& done) {
+        if (state_ != State::setting_aside) return;
+        if (!done.ok) {
+            context_.event("error", "store.aside-failed", "store", done.detail);
+            return move(State::split_brain, "the old store could not be renamed: " + done.detail);
+        }
+        facts_.store_present = false;
+        facts_.member_nonce = facts_.next_member_nonce = {};
+        adopted_ = false;
+        context_.latest = {};
+        context_.gated = {};
+        context_.tables_live = false;
+        claims_.clear();
+        move(State::joining, "the old store was set aside: waiting to be added again");
+    });
+}
+
+void Boot::join_offer(const JoinOffer& offer) {
+    if (state_ != State::joining || command_running_) return;
+    command_running_ = true;
+    context_.store_command(JoinStore{offer.initial_cluster}, [this](const StoreCommandDone& done) {
+        command_running_ = false;
+        if (!done.ok) return context_.event("error", "store.join-failed", "store", done.detail);
+        facts_.store_present = true;
+        context_.store = StoreCondition::waiting;
+        move(State::starting, "joining the store");
+    });
+}
+
+void Boot::forced() {
+    // Same registration, new lineage: the tables come anew, the life goes on.
+    claims_.clear();
+    facts_.store_present = true;
+    if (state_ != State::acting) move(State::starting, "the forced store starts");
+}
+
+void Boot::evaluate() {
+    check_lineages();
+    switch (state_) {
+        case State::facts:
+        case State::setting_aside:
+        case State::joining:
+        case State::split_brain: return;
+        case State::choosing: return choose();
+        case State::starting:
+            if (context_.health.rejected) return set_aside("the other members removed this one");
+            if (context_.store_quorate() && context_.tables_live && !bootstrap() && context_.gated.lineage) {
+                move(State::asking, "asking every node before acting");
+            }
+            return;
+        case State::asking:
+            if (!context_.store_quorate()) return move(State::starting, "the store is not quorate");
+            return ask();
+        case State::registering:
+            if (context_.store_quorate() && context_.tables_live) register_life();
+            return;
+        case State::acting: {
+            if (context_.health.rejected) return set_aside("the other members removed this one");
+            const auto own = context_.gated.nodes.find(context_.config.name);
+            const bool other_life = own != context_.gated.nodes.end() &&
+                                    own->second.record.incarnation != context_.config.incarnation;
+            if (other_life)
+                move(State::split_brain, "another life of this node has registered: this one stops");
+            return;
+        }
+    }
+}
+
+}  // namespace gemel::cluster

@@ -1,0 +1,78 @@
+// Boot: from power-on to "acting". Starts the store member only when its data may be trusted, asks every
+// known member on all paths before anything is decided, registers this life. Also afterwards: notices that
+// this store is old (another member has a higher revision or a later lineage) or that both sides forced since
+// their common lineage, and stops (design brief 3.5; C5, H35, H39).
+//
+//   facts -> choosing --store present, nonce vouched for or nobody answers--> starting -quorate-> asking
+//              |  \--nothing on disk, nobody has a store--> starting (first start)            |
+//              |  \--nothing on disk, a peer has a store--> joining                           |
+//              \--a peer's committed nonce is another--> setting_aside -> joining             |
+//   asking --all answered or ask_ms silent--> registering --nonce stable, committed--> acting
+//   any --this store is old--> setting_aside -> joining --JoinOffer--> starting
+//   any --both forced--> split_brain (operator)
+#pragma once
+
+#include <string>
+
+#include "core/cluster/context.hpp"
+#include "core/cluster/peers.hpp"
+
+namespace gemel::cluster {
+
+class Boot {
+  public:
+    enum class State : std::uint8_t {
+        facts,
+        choosing,
+        starting,
+        asking,
+        registering,
+        acting,
+        setting_aside,
+        joining,
+        split_brain,
+    };
+
+    Boot(Context& context, Peers& peers) : context_(context), peers_(peers) {}
+    void facts(const BootFacts& facts);
+    void heard(const std::string& from, const Heartbeat& heartbeat);
+    void join_offer(const JoinOffer& offer);
+    // After every input. May set context.acting and context.store.
+    void evaluate();
+    // The arbiter made this node a single member: the store is another one now.
+    void forced();
+    // Asked to release: the store goes aside; done() when that is stable.
+    void set_aside(const std::string& reason);
+
+    StoreClaim claim() const;
+    bool wants_to_join() const { return state_ == State::joining; }
+    bool aside() const { return state_ == State::joining; }
+    State state() const { return state_; }
+    const std::string& why() const { return why_; }
+
+  private:
+    void move(State to, const std::string& why);
+    void choose();
+    void start_store();
+    void ask();
+    void check_lineages();
+    void register_life();
+    void commit_registration();
+    bool bootstrap();
+    bool nonce_known(const Uuid& committed) const;
+
+    Context& context_;
+    Peers& peers_;
+    State state_ = State::facts;
+    std::string why_;
+    BootFacts facts_;
+    Instant since_;
+    bool adopted_ = false;
+    bool command_running_ = false;
+    bool registration_running_ = false;
+    // A peer claims this revision of our lineage; our own linearizable answer asked after that must not be
+    // behind.
+    std::map<std::string, std::pair<std::uint64_t, Instant>> claims_;
+};
+
+}  // namespace gemel::cluster

@@ -1,0 +1,91 @@
+#include "core/cluster/context.hpp"
+
+#include <array>
+
+#include "core/formats/records_json.hpp"
+
+namespace gemel::cluster {
+
+std::string Context::secret() {
+    constexpr std::array<char, 17> kHex{"0123456789abcdef"};
+    std::string text;
+    for (const std::uint64_t word : {prng.next(), prng.next()}) {
+        for (unsigned shift = 0; shift < 64; shift += 4) text += kHex[(word >> shift) & 15];
+    }
+    return text;
+}
+
+void Context::event(const std::string& severity, const std::string& kind, const std::string& object,
+                    const std::string& message) {
+    log(severity, object + ": " + message);
+    constexpr std::size_t kMaxUnsaved = 256;
+    if (unsaved_events.size() >= kMaxUnsaved) unsaved_events.pop_front();
+    unsaved_events.push_back({severity, kind, object, config.name, message, wall_ms});
+}
+
+std::vector<VoterRecord> Context::voters() const {
+    if (!gated.cluster) return config.initial_voters;
+    auto all = gated.cluster->record.voters;
+    // One that is being added may be promoted already while the record does not say so yet.
+    for (const auto& known : config.initial_voters) {
+        if (known.name == gated.cluster->record.adding_voter) all.push_back(known);
+    }
+    return all;
+}
+
+std::optional<std::string> Context::other_voter() const {
+    const auto all = voters();
+    if (all.size() != 2 || all[0].witness || all[1].witness) return std::nullopt;
+    if (all[0].name == config.name) return all[1].name;
+    if (all[1].name == config.name) return all[0].name;
+    return std::nullopt;
+}
+
+bool Context::needs_barrier() const {
+    if (!gated.cluster) return voters().size() == 2;
+    const auto& cluster = gated.cluster->record;
+    return cluster.voters.size() == 2 || !cluster.adding_voter.empty() || !cluster.removing_voter.empty();
+}
+
+const NodeRecord* Context::node(const std::string& name) const {
+    const auto row = gated.nodes.find(name);
+    return row == gated.nodes.end() ? nullptr : &row->second.record;
+}
+
+void Context::commit(Txn txn, bool as_coordinator, bool urgent, Committed callback) {
+    if (as_coordinator && !mutant("term_not_compared")) {
+        txn.compares.push_back({std::string(keys::kCoordinator), CompareKind::create_revision, term, {}});
+    }
+    const auto& row = gated.lineage ? gated.lineage : latest.lineage;
+    const std::string lineage = row ? encode(row->record) : std::string();
+    callbacks_[queue.submit(std::move(txn), lineage, urgent, needs_barrier())] = std::move(callback);
+}
+
+void Context::gate_barrier(Committed callback) {
+    callbacks_[queue.submit({}, encode(latest.lineage->record), true, false)] = std::move(callback);
+}
+
+void Context::deliver_results() {
+    for (const auto& result : queue.take_results()) {
+        const auto at = callbacks_.find(result.job);
+        if (at == callbacks_.end()) continue;
+        const auto callback = std::move(at->second);
+        callbacks_.erase(at);
+        if (callback) callback(result);
+    }
+}
+
+void Context::store_command(StoreCommandKind command, std::function<void(const StoreCommandDone&)> done) {
+    const Tag id = tag();
+    store_waits[id] = std::move(done);
+    emit(StoreCommand{id, std::move(command)});
+}
+
+void Context::fence(FenceAction action, const FenceDeviceRecord& device,
+                    std::function<void(const FenceDone&)> done) {
+    const Tag id = tag();
+    fence_waits[id] = std::move(done);
+    emit(Fence{id, action, device});
+}
+
+}  // namespace gemel::cluster

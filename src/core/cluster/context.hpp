@@ -1,0 +1,151 @@
+// Context: what the parts of ClusterNode share: configuration, time of this step, tables (as seen and as
+// gated), facts, and the one way to commit and to emit. Owned by ClusterNode; parts hold a reference. Not for
+// use outside core/cluster.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/mutant.hpp"
+#include "base/prng.hpp"
+#include "core/cluster/interface.hpp"
+#include "core/cluster/planner_port.hpp"
+#include "core/cluster/txn_queue.hpp"
+
+namespace gemel::cluster {
+
+// Where this node stands with its store.
+enum class StoreCondition : std::uint8_t {
+    starting,  // not yet looked at
+    waiting,   // not quorate
+    forcing,   // becoming a single member
+    quorate,
+    old,          // another member has a newer one: stopped, waits to join
+    split_brain,  // both sides forced since their common lineage: stopped, operator
+};
+
+struct Session {
+    Incarnation incarnation;
+    bool up = false;
+    Instant changed;
+    std::vector<std::string> links;
+};
+struct VolumeFacts {
+    replication::View view;
+    std::uint64_t front_sessions = 0;
+    Instant at;
+};
+struct FenceTestResult {
+    bool ok = false;
+    bool power_off = false;
+    std::string detail;
+    std::int64_t wall_ms = 0;
+};
+
+class Context {
+  public:
+    Context(NodeConfig node_config, PlanFunction planner_function)
+        : config(std::move(node_config)),
+          planner(planner_function),
+          prng(config.random_seed),
+          queue(config.name) {}
+
+    // ---- fixed ----
+    const NodeConfig config;
+    const PlanFunction planner;
+
+    // ---- this step ----
+    Instant now;
+    std::int64_t wall_ms = 0;
+    Outputs* outputs = nullptr;
+    Tag next_tag = 1;
+    Prng prng;
+
+    // ---- store ----
+    TxnQueue queue;
+    Tables latest;             // as watched
+    Tables gated;              // what decisions read (design note 0005)
+    bool tables_live = false;  // a snapshot came and the watch goes on
+    StoreHealth health;
+    StoreCondition store = StoreCondition::starting;
+    Instant quorate_at;  // sending time of the newest linearizable answer
+    bool ever_quorate = false;
+    bool acting = false;     // rejoined: may decide and act
+    std::uint64_t term = 0;  // election key's create revision while this node is coordinator
+
+    // ---- facts ----
+    bool standing = false;
+    bool blockd_up = false;
+    SessionId blockd_process;
+    std::map<std::string, Session> sessions;
+    std::map<VolumeId, VolumeFacts> volumes;
+    std::map<std::pair<VolumeId, std::uint64_t>, Instant> epochs_refused;
+    bool domains_known = false;
+    Instant domains_at;
+    std::uint64_t domain_lists = 0;
+    std::map<GuestId, DomainView> domains;
+    std::map<std::string, FenceTestResult> fence_tests;
+    std::map<std::string, std::string> blocked;  // planner's: object -> why
+
+    // ---- doing ----
+    void emit(Output output) { outputs->push_back(std::move(output)); }
+    Tag tag() { return next_tag++; }
+    std::pair<std::uint64_t, std::uint64_t> random() { return {prng.next(), prng.next()}; }
+    std::string secret();
+    void log(std::string severity, std::string text) { emit(Log{std::move(severity), std::move(text)}); }
+    // Also into the bounded list in the store, when it can be written.
+    void event(const std::string& severity, const std::string& kind, const std::string& object,
+               const std::string& message);
+
+    const TimingRecord& timing() const {
+        return gated.cluster ? gated.cluster->record.timing : config.timing;
+    }
+    Duration suspicion() const { return milliseconds(timing().suspicion_ms); }
+    bool store_quorate() const { return store == StoreCondition::quorate; }
+    bool is_coordinator() const { return acting && term != 0; }
+    std::vector<VoterRecord> voters() const;
+    // the other voter where there are exactly two and both are nodes
+    std::optional<std::string> other_voter() const;
+    bool needs_barrier() const;
+    const NodeRecord* node(const std::string& name) const;
+
+    // Commit `txn` guarded by the lineage of the gated tables; with the term too where `as_coordinator`. The
+    // callback is called in a later step, once, and only after the barrier where one is needed.
+    using Committed = std::function<void(const JobResult& result)>;
+    void commit(Txn txn, bool as_coordinator, bool urgent, Committed callback);
+    // An empty link of the chain, based on the lineage as watched.
+    void gate_barrier(Committed callback);
+    // Compare that `row` of `key` is as it was read.
+    template <typename Record>
+    void reads(Txn& txn, const std::string& key, const Row<Record>& row) const {
+        if (!mutant("revision_not_compared")) {
+            txn.compares.push_back({key, CompareKind::mod_revision, row.revision, {}});
+        }
+    }
+    void absent(Txn& txn, const std::string& key) const {
+        txn.compares.push_back({key, CompareKind::mod_revision, 0, {}});
+    }
+    void deliver_results();
+
+    // Runs `what` when the driver's answer with this tag comes.
+    std::map<Tag, std::function<void(const StoreCommandDone&)>> store_waits;
+    std::map<Tag, std::function<void(const BlockdDone&)>> blockd_waits;
+    std::map<Tag, std::function<void(const FenceDone&)>> fence_waits;
+    std::map<Tag, std::function<void(const DomainDone&)>> domain_waits;
+    void store_command(StoreCommandKind command, std::function<void(const StoreCommandDone&)> done);
+    void fence(FenceAction action, const FenceDeviceRecord& device,
+               std::function<void(const FenceDone&)> done);
+
+    std::deque<EventRecord> unsaved_events;
+
+  private:
+    std::map<JobId, Committed> callbacks_;
+};
+
+}  // namespace gemel::cluster

@@ -1,0 +1,67 @@
+#include "core/cluster/election.hpp"
+
+#include "core/formats/records_json.hpp"
+
+namespace gemel::cluster {
+
+void Election::granted(const LeaseGranted& lease) {
+    leasing_ = false;
+    lease_ = lease.id;
+    if (lease_ == 0) not_before_ = context_.now + seconds(1);
+}
+
+void Election::lost(const LeaseLost& lease) {
+    if (lease.id != lease_) return;
+    lease_ = 0;
+    resign();
+}
+
+void Election::resign() {
+    if (context_.term == 0) return;
+    context_.term = 0;
+    context_.log("info", "no longer the coordinator");
+}
+
+bool Election::still_coordinator() const {
+    if (mutant("term_not_checked_at_action")) return true;
+    return context_.is_coordinator() && lease_ != 0 && context_.latest.coordinator &&
+           context_.latest.coordinator->created == context_.term;
+}
+
+void Election::evaluate() {
+    const auto& key = context_.gated.coordinator;
+    const bool mine = key && key->record.node == context_.config.name &&
+                      key->record.incarnation == context_.config.incarnation && lease_ != 0;
+    if (context_.term != 0 && !(key && key->created == context_.term && lease_ != 0)) resign();
+    if (!context_.acting || !context_.store_quorate() || context_.store == StoreCondition::forcing) return;
+    const NodeRecord* self = context_.node(context_.config.name);
+    if (self == nullptr || self->state != NodeState::member || !context_.config.voter) return;
+    if (mine && context_.term == 0 && !campaigning_) {
+        context_.term = key->created;
+        context_.event("info", "coordinator.elected", "node/" + context_.config.name,
+                       "is the coordinator, term " + std::to_string(context_.term));
+    }
+    if (key || campaigning_ || context_.now < not_before_) return;
+    if (lease_ == 0) {
+        if (!leasing_) context_.emit(GrantLease{kTtlSeconds});
+        leasing_ = true;
+        return;
+    }
+    campaigning_ = true;
+    Txn txn;
+    context_.absent(txn, std::string(keys::kCoordinator));
+    txn.puts.push_back({std::string(keys::kCoordinator),
+                        encode(CoordinatorRecord{context_.config.name, context_.config.incarnation}),
+                        lease_});
+    context_.commit(std::move(txn), false, false, [this](const JobResult& result) {
+        campaigning_ = false;
+        not_before_ = context_.now + (result.committed ? milliseconds(100) : seconds(1));
+        if (!result.committed && lease_ != 0) {
+            // A lease that etcd no longer knows can never carry the key.
+            context_.emit(RevokeLease{lease_});
+            lease_ = 0;
+        }
+    });
+}
+
+}  // namespace gemel::cluster

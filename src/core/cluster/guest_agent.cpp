@@ -1,0 +1,343 @@
+#include "core/cluster/guest_agent.hpp"
+
+#include "core/cluster/volume_rules.hpp"
+#include "core/formats/records_json.hpp"
+
+namespace gemel::cluster {
+
+void GuestAgent::move(const std::string& name, Run& run, State to, const std::string& why) {
+    run.state = to;
+    run.since = context_.now;
+    run.repeat_at = context_.now;
+    context_.log("info", "vm/" + name + ": " + why);
+}
+
+bool GuestAgent::placed_here(const PlacementRecord& placement) const {
+    return placement.node == context_.config.name && placement.incarnation == context_.config.incarnation;
+}
+
+bool GuestAgent::leaving() const {
+    const auto* self = context_.node(context_.config.name);
+    return self != nullptr && self->state == NodeState::leaving;
+}
+
+const DomainView* GuestAgent::domain(const GuestId& uuid) const {
+    const auto at = context_.domains.find(uuid);
+    return at == context_.domains.end() ? nullptr : &at->second;
+}
+
+bool GuestAgent::serving(const PlacementRecord& placement) const {
+    for (const auto& [name, epoch] : placement.epochs) {
+        const auto row = context_.gated.volumes.find(name);
+        if (row == context_.gated.volumes.end()) return false;
+        const auto facts = context_.volumes.find(row->second.record.id);
+        if (facts == context_.volumes.end() || facts->second.view.role != replication::Role::primary ||
+            facts->second.view.epoch != epoch) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool GuestAgent::has_front_client(const PlacementRecord& placement) const {
+    for (const auto& [name, epoch] : placement.epochs) {
+        const auto row = context_.gated.volumes.find(name);
+        if (row == context_.gated.volumes.end()) return false;
+        const auto facts = context_.volumes.find(row->second.record.id);
+        if (facts == context_.volumes.end() || facts->second.view.epoch != epoch ||
+            facts->second.front_sessions == 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void GuestAgent::adopt() {
+    for (const auto& [name, row] : context_.gated.guests) {
+        const auto& placement = row.record.placement;
+        if (!placement || !placed_here(*placement)) continue;
+        auto at = runs_.find(name);
+        if (at != runs_.end() && at->second.placement.epochs == placement->epochs) {
+            at->second.placement = *placement;
+            continue;
+        }
+        if (at != runs_.end()) continue;  // the former start is still being cleared away
+        Run run;
+        run.placement = *placement;
+        run.lists_before = context_.domain_lists;
+        runs_[name] = run;
+        move(name, runs_[name], State::looking, "placed here; looking for its domain");
+        context_.emit(ListDomains{});
+    }
+}
+
+// A known guest's domain that runs here without a placement of this life has no right to (C1).
+void GuestAgent::drop_intruders() {
+    intruders_.clear();
+    if (!context_.domains_known) return;
+    for (const auto& [name, row] : context_.gated.guests) {
+        const GuestRecord& guest = row.record;
+        if (runs_.contains(name) || domain(guest.uuid) == nullptr) continue;
+        if (guest.placement && placed_here(*guest.placement)) continue;
+        intruders_[guest.uuid] = name;
+        auto& repeat = destroying_[guest.uuid];
+        if (context_.now < repeat) continue;
+        repeat = context_.now + kStopRepeat;
+        context_.event("error", "vm.no-right", "vm/" + name,
+                       "its domain runs here without a lease: destroyed");
+        const Tag tag = context_.tag();
+        context_.domain_waits[tag] = [](const DomainDone&) {};
+        context_.emit(DestroyDomain{tag, guest.uuid, "no right to run here"});
+    }
+}
+
+void GuestAgent::evaluate() {
+    if (!context_.acting || !context_.gated.lineage) return;
+    adopt();
+    drop_intruders();
+    for (auto at = runs_.begin(); at != runs_.end();) {
+        bool erase = false;
+        advance(at->first, at->second, erase);
+        at = erase ? runs_.erase(at) : std::next(at);
+    }
+}
+
+void GuestAgent::advance(const std::string& name, Run& run, bool& erase) {
+    const auto at = context_.gated.guests.find(name);
+    const bool mine = at != context_.gated.guests.end() && at->second.record.placement &&
+                      placed_here(*at->second.record.placement) &&
+                      at->second.record.placement->epochs == run.placement.epochs;
+    if (!mine && !run.placement_lost && run.state != State::committing) {
+        run.placement_lost = true;
+        for (const auto& [volume, epoch] : run.placement.epochs) {
+            const auto row = context_.gated.volumes.find(volume);
+            if (row != context_.gated.volumes.end())
+                context_.emit(GuardRevoked{row->second.record.id, epoch});
+        }
+        if (run.state < State::clearing) move(name, run, State::clearing, "its placement here is over");
+    }
+    if (run.busy) return;
+    if (at == context_.gated.guests.end() && run.state < State::closing) {
+        run.state = State::closing;
+    }
+    switch (run.state) {
+        case State::looking: return look(name, at->second, run);
+        case State::starting: return;
+        case State::running: return watch(name, at->second, run);
+        case State::stopping: return stop(name, at->second, run);
+        case State::clearing: return clear(name, at->second.record, run);
+        case State::closing: return close(name, run, erase);
+        case State::committing:
+            if (!mine) {
+                erase = true;
+                const auto guest = context_.gated.guests.find(name);
+                if (guest != context_.gated.guests.end())
+                    context_.emit(GuardForget{guest->second.record.uuid});
+            } else if (context_.now >= run.repeat_at) {
+                commit_cleared(name);
+                run.repeat_at = context_.now + seconds(1);
+            }
+            return;
+    }
+}
+
+void GuestAgent::look(const std::string& name, const Row<GuestRecord>& row, Run& run) {
+    const GuestRecord& guest = row.record;
+    const bool looked = (context_.domains_known && context_.domain_lists > run.lists_before) ||
+                        mutant("start_without_lookup");
+    if ((guest.wish == GuestWish::stopped || leaving()) && domain(guest.uuid) == nullptr && looked) {
+        return move(name, run, State::clearing, "not wanted any more");
+    }
+    if (!looked) {
+        if (context_.now - run.since > seconds(5)) {
+            run.since = context_.now;
+            context_.emit(ListDomains{});
+        }
+        return;
+    }
+    if (domain(guest.uuid) != nullptr && !mutant("start_without_lookup")) {
+        if (has_front_client(run.placement)) {
+            run.registered = true;
+            commit_phase(name, row, GuestPhase::running);
+            return move(name, run, State::running, "its domain runs already");
+        }
+        if (context_.now >= run.repeat_at) {
+            run.repeat_at = context_.now + kStopRepeat;
+            const Tag tag = context_.tag();
+            context_.domain_waits[tag] = [](const DomainDone&) {};
+            context_.emit(DestroyDomain{tag, guest.uuid, "left over from an earlier start"});
+        }
+        return;
+    }
+    if (serving(run.placement)) return start(name, row, run);
+    if (context_.now - run.since > kServeTimeout) {
+        run.failed = true;
+        run.error = "its volumes could not be served here";
+        move(name, run, State::clearing, run.error);
+    }
+}
+
+void GuestAgent::start(const std::string& name, const Row<GuestRecord>& row, Run& run) {
+    StartDomain start{context_.tag(), row.record, {}};
+    GuardRegister guarded{row.record.uuid, name, {}, false};
+    for (const auto& disk : row.record.disks) {
+        const auto volume = context_.gated.volumes.find(disk.volume);
+        if (volume == context_.gated.volumes.end() || !volume->second.record.owner) return;
+        const VolumeRecord& record = volume->second.record;
+        start.disks.push_back({disk.target, disk.volume, record.id, record.owner->epoch, record.owner->secret,
+                               record.size_bytes});
+        guarded.volumes.push_back({disk.volume, record.id, record.owner->epoch});
+        if (ack_set(record).size() > 1 && context_.voters().size() > 2) guarded.regrant_possible = true;
+    }
+    context_.emit(guarded);
+    run.registered = true;
+    run.busy = true;
+    move(name, run, State::starting, "starting its domain");
+    context_.domain_waits[start.tag] = [this, name](const DomainDone& done) {
+        const auto at = runs_.find(name);
+        if (at == runs_.end()) return;
+        at->second.busy = false;
+        const auto guest = context_.gated.guests.find(name);
+        if (!done.ok) {
+            at->second.failed = true;
+            at->second.error = done.detail;
+            context_.event("error", "vm.start-failed", "vm/" + name, done.detail);
+            return move(name, at->second, State::clearing, "its domain did not start");
+        }
+        at->second.lists_before = context_.domain_lists;
+        context_.event("info", "vm.started", "vm/" + name, "runs on " + context_.config.name);
+        if (at->second.state == State::starting) move(name, at->second, State::running, "its domain runs");
+        if (guest != context_.gated.guests.end()) commit_phase(name, guest->second, GuestPhase::running);
+        context_.emit(ListDomains{});
+    };
+    context_.emit(std::move(start));
+}
+
+void GuestAgent::commit_phase(const std::string& name, const Row<GuestRecord>& row, GuestPhase phase) {
+    if (!row.record.placement || row.record.placement->phase == phase) return;
+    GuestRecord next = row.record;
+    next.placement->phase = phase;
+    Txn txn;
+    context_.reads(txn, keys::guest(name), row);
+    txn.puts.push_back({keys::guest(name), encode(next), 0});
+    context_.commit(std::move(txn), false, false, nullptr);
+    const auto run = runs_.find(name);
+    if (run != runs_.end()) run->second.repeat_at = context_.now + seconds(1);
+}
+
+void GuestAgent::watch(const std::string& name, const Row<GuestRecord>& row, Run& run) {
+    const GuestRecord& guest = row.record;
+    if (context_.domains_known && context_.domain_lists > run.lists_before) {
+        const DomainView* seen = domain(guest.uuid);
+        if (seen == nullptr || seen->state == DomainState::crashed || seen->state == DomainState::shut_off) {
+            run.shut_off = seen != nullptr && seen->state == DomainState::shut_off;
+            run.failed = !run.shut_off && guest.wish == GuestWish::running && !leaving();
+            run.error = run.failed ? "its domain ended unexpectedly on " + context_.config.name : "";
+            if (run.failed) context_.event("error", "vm.crashed", "vm/" + name, run.error);
+            return move(name, run, State::clearing, "its domain is gone");
+        }
+    }
+    if (guest.wish == GuestWish::stopped || leaving()) {
+        commit_phase(name, row, GuestPhase::stopping);
+        return move(name, run, State::stopping, "stopping");
+    }
+    if (guest.placement->phase != GuestPhase::running && context_.now >= run.repeat_at) {
+        commit_phase(name, row, GuestPhase::running);
+    }
+}
+
+void GuestAgent::stop(const std::string& name, const Row<GuestRecord>& row, Run& run) {
+    const GuestRecord& guest = row.record;
+    if (context_.domains_known && domain(guest.uuid) == nullptr) {
+        return move(name, run, State::clearing, "its domain is gone");
+    }
+    const DomainView* seen = domain(guest.uuid);
+    if (seen != nullptr && (seen->state == DomainState::shut_off || seen->state == DomainState::crashed)) {
+        return move(name, run, State::clearing, "its domain is shut off");
+    }
+    if (guest.wish == GuestWish::running && !leaving()) {
+        return move(name, run, State::running, "shall run on after all");
+    }
+    if (context_.now < run.repeat_at) return;
+    run.repeat_at = context_.now + kStopRepeat;
+    const Tag tag = context_.tag();
+    context_.domain_waits[tag] = [this](const DomainDone&) { context_.emit(ListDomains{}); };
+    const bool patience_over = leaving() && context_.now - run.since > kLeavePatience;
+    if (guest.power_off || patience_over) {
+        context_.emit(DestroyDomain{tag, guest.uuid, "power-off asked for"});
+    } else {
+        context_.emit(ShutdownDomain{tag, guest.uuid});
+    }
+}
+
+void GuestAgent::clear(const std::string& name, const GuestRecord& guest, Run& run) {
+    if (!context_.domains_known) return;
+    if (domain(guest.uuid) == nullptr) {
+        run.repeat_at = context_.now;
+        return move(name, run, State::closing, "closing its front ends");
+    }
+    if (context_.now < run.repeat_at) return;
+    run.repeat_at = context_.now + kStopRepeat;
+    const Tag tag = context_.tag();
+    context_.domain_waits[tag] = [this](const DomainDone&) { context_.emit(ListDomains{}); };
+    context_.emit(DestroyDomain{tag, guest.uuid, run.error.empty() ? "cleared away" : run.error});
+}
+
+void GuestAgent::close(const std::string& name, Run& run, bool& erase) {
+    if (run.placement_lost) {
+        // The leases are another's or nobody's already: blockd learns that from the records.
+        erase = true;
+        const auto guest = context_.gated.guests.find(name);
+        if (guest != context_.gated.guests.end()) context_.emit(GuardForget{guest->second.record.uuid});
+        return;
+    }
+    if (context_.now < run.repeat_at) return;
+    run.closing = 0;
+    for (const auto& [volume, epoch] : run.placement.epochs) {
+        const auto row = context_.gated.volumes.find(volume);
+        if (row == context_.gated.volumes.end()) continue;
+        ++run.closing;
+        run.busy = true;
+        const Tag tag = context_.tag();
+        context_.blockd_waits[tag] = [this, name](const BlockdDone& done) {
+            const auto at = runs_.find(name);
+            if (at == runs_.end()) return;
+            if (!done.ok) {
+                at->second.repeat_at = context_.now + seconds(1);
+                at->second.busy = false;
+            } else if (--at->second.closing == 0) {
+                at->second.busy = false;
+                move(name, at->second, State::committing, "giving its leases back");
+            }
+        };
+        context_.emit(BlockdRelease{tag, row->second.record.id, epoch});
+    }
+    if (run.closing == 0) move(name, run, State::committing, "giving its leases back");
+}
+
+void GuestAgent::commit_cleared(const std::string& name) {
+    const Run& run = runs_.at(name);
+    const auto& row = context_.gated.guests.at(name);
+    GuestRecord next = row.record;
+    next.placement.reset();
+    next.last_error = run.error;
+    if (run.failed) ++next.restarts;
+    if (run.shut_off && next.wish == GuestWish::running && !leaving()) {
+        next.wish = GuestWish::stopped;
+        context_.event("info", "vm.shut-off", "vm/" + name, "was shut down from inside; it stays stopped");
+    }
+    Txn txn;
+    context_.reads(txn, keys::guest(name), row);
+    txn.puts.push_back({keys::guest(name), encode(next), 0});
+    for (const auto& [volume, epoch] : run.placement.epochs) {
+        const auto at = context_.gated.volumes.find(volume);
+        if (at == context_.gated.volumes.end()) continue;
+        const auto& owner = at->second.record.owner;
+        if (!owner || owner->epoch != epoch || owner->node != context_.config.name) continue;
+        context_.reads(txn, keys::volume(volume), at->second);
+        txn.puts.push_back({keys::volume(volume), encode(released(at->second.record)), 0});
+    }
+    context_.commit(std::move(txn), false, false, nullptr);
+}
+
+}  // namespace gemel::cluster

@@ -1,0 +1,98 @@
+#include "core/cluster/leaver.hpp"
+
+#include "core/cluster/volume_rules.hpp"
+#include "core/formats/records_json.hpp"
+
+namespace gemel::cluster {
+
+void Leaver::asked() {
+    if (state_ != State::idle) return;
+    if (!context_.acting || !context_.store_quorate()) {
+        return context_.emit(LeaveDone{false, "the store is not quorate: this node cannot leave cleanly"});
+    }
+    state_ = State::announcing;
+}
+
+void Leaver::commit_state(NodeState to, State then) {
+    const std::string& name = context_.config.name;
+    const auto row = context_.gated.nodes.find(name);
+    if (row == context_.gated.nodes.end()) return;
+    NodeRecord next = row->second.record;
+    next.state = to;
+    Txn txn;
+    context_.reads(txn, keys::node(name), row->second);
+    if (to == NodeState::left) {
+        next.left_incarnation = context_.config.incarnation;
+        for (const auto& [volume, held] : context_.gated.volumes)
+            context_.reads(txn, keys::volume(volume), held);
+        const auto& key = context_.gated.coordinator;
+        if (key && key->record.node == name) {
+            txn.compares.push_back(
+                {std::string(keys::kCoordinator), CompareKind::create_revision, key->created, {}});
+            txn.deletes.push_back(std::string(keys::kCoordinator));
+        }
+    }
+    txn.puts.push_back({keys::node(name), encode(next), 0});
+    busy_ = true;
+    context_.commit(std::move(txn), false, true, [this, then](const JobResult& result) {
+        busy_ = false;
+        repeat_at_ = context_.now + milliseconds(200);
+        if (!result.committed) return;
+        state_ = then;
+        if (then == State::left) {
+            context_.acting = false;
+            context_.emit(LeaveDone{true, ""});
+        }
+    });
+}
+
+// Exports end with the node; guests' leases are given back by the guest agent.
+void Leaver::release_exports() {
+    for (const auto& [name, row] : context_.gated.volumes) {
+        const auto& owner = row.record.owner;
+        if (!owner || owner->node != context_.config.name || owner->purpose != "export") continue;
+        busy_ = true;
+        const Tag tag = context_.tag();
+        context_.emit(BlockdRelease{tag, row.record.id, owner->epoch});
+        context_.blockd_waits[tag] = [this, name = name](const BlockdDone& done) {
+            busy_ = false;
+            repeat_at_ = context_.now + milliseconds(200);
+            const auto at = context_.gated.volumes.find(name);
+            if (!done.ok || at == context_.gated.volumes.end()) return;
+            Txn txn;
+            context_.reads(txn, keys::volume(name), at->second);
+            txn.puts.push_back({keys::volume(name), encode(released(at->second.record)), 0});
+            context_.commit(std::move(txn), false, false, nullptr);
+        };
+        return;
+    }
+}
+
+void Leaver::evaluate() {
+    if (state_ == State::idle || state_ == State::left || busy_ || context_.now < repeat_at_) return;
+    if (!context_.acting || !context_.store_quorate()) return;
+    switch (state_) {
+        case State::announcing: return commit_state(NodeState::leaving, State::emptying);
+        case State::emptying:
+            if (!guests_.empty()) return;
+            if (volumes_.owns_any()) return release_exports();
+            state_ = State::closing;
+            return;
+        case State::closing: {
+            busy_ = true;
+            const Tag tag = context_.tag();
+            context_.blockd_waits[tag] = [this](const BlockdDone& done) {
+                busy_ = false;
+                repeat_at_ = context_.now + milliseconds(500);
+                if (done.ok) state_ = State::leaving;
+            };
+            context_.emit(BlockdCloseAll{tag});
+            return;
+        }
+        case State::leaving: return commit_state(NodeState::left, State::left);
+        case State::idle:
+        case State::left: return;
+    }
+}
+
+}  // namespace gemel::cluster

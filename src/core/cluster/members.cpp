@@ -1,0 +1,125 @@
+#include "core/cluster/members.hpp"
+
+#include <algorithm>
+
+#include "core/formats/records_json.hpp"
+
+namespace gemel::cluster {
+
+const VoterRecord* Members::known(const std::string& name) const {
+    for (const auto& voter : context_.config.initial_voters) {
+        if (voter.name == name) return &voter;
+    }
+    return nullptr;
+}
+
+// A learner that never started has no name in etcd yet: its address tells.
+const StoreMemberView* Members::member(const VoterRecord& voter) const {
+    for (const auto& member : context_.health.members) {
+        if (member.name == voter.name || (member.name.empty() && member.peer_url == voter.peer_url))
+            return &member;
+    }
+    return nullptr;
+}
+
+bool Members::listed(const ClusterRecord& cluster, const std::string& name) const {
+    return std::any_of(cluster.voters.begin(), cluster.voters.end(),
+                       [&](const auto& v) { return v.name == name; });
+}
+
+void Members::commit(ClusterRecord next, const std::string& what) {
+    Txn txn;
+    context_.reads(txn, std::string(keys::kCluster), *context_.gated.cluster);
+    txn.puts.push_back({std::string(keys::kCluster), encode(next), 0});
+    busy_ = true;
+    context_.commit(std::move(txn), true, false, [this, what](const JobResult& result) {
+        busy_ = false;
+        repeat_at_ = context_.now + milliseconds(200);
+        if (result.committed) context_.event("info", "store.members", "store", what);
+    });
+}
+
+void Members::command(StoreCommandKind command) {
+    busy_ = true;
+    context_.store_command(std::move(command), [this](const StoreCommandDone& done) {
+        busy_ = false;
+        repeat_at_ = context_.now + seconds(1);
+        if (!done.ok) context_.log("warning", "store members: " + done.detail);
+    });
+}
+
+void Members::adding(const ClusterRecord& cluster) {
+    const VoterRecord* voter = known(cluster.adding_voter);
+    if (voter == nullptr) {
+        ClusterRecord next = cluster;
+        next.adding_voter.clear();
+        return commit(next, "an unknown voter is not added");
+    }
+    const auto* there = member(*voter);
+    if (there == nullptr) return command(AddLearner{voter->name, voter->peer_url});
+    if (!there->learner) {
+        ClusterRecord next = cluster;
+        next.voters.push_back(*voter);
+        next.adding_voter.clear();
+        return commit(next, voter->name + " is a voter");
+    }
+    const auto* peer = peers_.find(voter->name);
+    if (peer != nullptr && peer->heartbeat.wants_to_join) {
+        std::string initial;
+        for (const auto& one : cluster.voters) initial += one.name + "=" + one.peer_url + ",";
+        peers_.send(voter->name,
+                    JoinOffer{context_.gated.lineage_id(), initial + voter->name + "=" + voter->peer_url});
+        repeat_at_ = context_.now + seconds(1);
+        return;
+    }
+    if (there->learner_ready) command(PromoteMember{there->id});
+}
+
+void Members::removing(const ClusterRecord& cluster) {
+    const auto at = std::find_if(cluster.voters.begin(), cluster.voters.end(),
+                                 [&](const auto& voter) { return voter.name == cluster.removing_voter; });
+    const auto* there = at == cluster.voters.end() ? nullptr : member(*at);
+    if (there != nullptr) return command(RemoveMember{there->id});
+    ClusterRecord next = cluster;
+    std::erase_if(next.voters, [&](const auto& voter) { return voter.name == cluster.removing_voter; });
+    next.removing_voter.clear();
+    commit(next, cluster.removing_voter + " is no voter any more");
+}
+
+bool Members::witness_to_remove(const VoterRecord& voter) {
+    const auto* there = member(voter);
+    auto& seen = witness_seen_.try_emplace(voter.name, context_.now).first->second;
+    if (there == nullptr || there->answers) seen = context_.now;
+    for (const auto& other : context_.gated.cluster->record.voters) {
+        const bool healthy =
+            other.witness || other.name == context_.config.name || peers_.clusterd_alive(other.name);
+        if (!healthy) seen = context_.now;  // its vote may be needed: never shrink while a node is missing
+    }
+    return context_.now - seen > milliseconds(context_.timing().witness_absent_ms);
+}
+
+void Members::look_for_work(const ClusterRecord& cluster) {
+    ClusterRecord next = cluster;
+    for (const auto& [name, peer] : peers_.all()) {
+        if (!peer.heartbeat.wants_to_join || !peers_.clusterd_alive(name) || known(name) == nullptr) continue;
+        (listed(cluster, name) ? next.removing_voter : next.adding_voter) = name;
+        return commit(next, listed(cluster, name) ? name + " lost its store: it is removed and added again"
+                                                  : name + " is added to the store");
+    }
+    for (const auto& voter : cluster.voters) {
+        if (!voter.witness || !witness_to_remove(voter)) continue;
+        next.removing_voter = voter.name;
+        return commit(next, "the witness has been silent for long: going on with the nodes alone");
+    }
+}
+
+void Members::evaluate() {
+    if (!context_.is_coordinator() || !context_.store_quorate() || !context_.gated.cluster) return;
+    if (busy_ || context_.now < repeat_at_) return;
+    const ClusterRecord& cluster = context_.gated.cluster->record;
+    if (!cluster.removing_voter.empty()) return removing(cluster);
+    if (!cluster.adding_voter.empty()) return adding(cluster);
+    look_for_work(cluster);
+}
+
+}  // namespace gemel::cluster

@@ -1,0 +1,97 @@
+// Operations: what operators ask for. Accepting a request is one transaction: its operation record together
+// with the wish or the first step it changes; from then on the record carries it: every step is committed
+// before it is acted on, every step may be executed twice, and whoever is coordinator goes on (promise C9).
+// Requests that must work without a quorum (start alone, confirm-down) and those that change nothing until
+// they succeed (fence set, fence test) live in memory.
+//
+//   request --valid, preconditions hold--> committed: running(step) --each node does its part--> done
+//   --coordinator--> succeeded
+//                                                                        \--a part failed--> undo --> failed
+#pragma once
+
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "core/cluster/arbiter.hpp"
+#include "core/cluster/context.hpp"
+#include "core/cluster/coordinator.hpp"
+#include "core/cluster/peers.hpp"
+
+namespace gemel::cluster {
+
+class Operations {
+  public:
+    Operations(Context& context, Peers& peers, Arbiter& arbiter, Coordinator& coordinator)
+        : context_(context), peers_(peers), arbiter_(arbiter), coordinator_(coordinator) {}
+    void request(const ApiRequest& request);
+    void evaluate();
+    const std::map<OperationId, OperationRecord>& in_memory() const { return memory_; }
+
+  private:
+    static constexpr int kAttempts = 8;
+    struct Pending {
+        ApiRequest request;
+        int attempts = 0;
+        Instant not_before;
+    };
+
+    // accepting (operations_begin.cpp)
+    Status begin(const ApiCommand& command, OperationRecord& operation, Txn& txn);
+    Status begin_one(const VolumeCreate& c, OperationRecord& operation, Txn& txn);
+    Status begin_one(const VolumeDelete& c, OperationRecord& operation, Txn& txn);
+    Status begin_one(const VolumeExport& c, OperationRecord& operation, Txn& txn);
+    Status begin_one(const VolumeUnexport& c, OperationRecord& operation, Txn& txn);
+    Status begin_one(const VolumeForceUpToDate& c, OperationRecord& operation, Txn& txn);
+    Status begin_one(const VolumeResolve& c, OperationRecord& operation, Txn& txn);
+    Status begin_one(const GuestCreate& c, OperationRecord& operation, Txn& txn);
+    Status begin_one(const GuestDelete& c, OperationRecord& operation, Txn& txn);
+    Status begin_one(const GuestStart& c, OperationRecord& operation, Txn& txn);
+    Status begin_one(const GuestStop& c, OperationRecord& operation, Txn& txn);
+    Status begin_one(const ConfirmDown& c, OperationRecord& operation, Txn& txn);
+    Result<const Row<VolumeRecord>*> volume(const std::string& name) const;
+    Result<const Row<GuestRecord>*> guest(const std::string& name) const;
+    Status unused(const std::string& volume, const std::string& except_guest) const;
+    Status delete_volume(const std::string& name, const std::string& guest, OperationRecord& operation,
+                         Txn& txn);
+
+    void try_begin(Pending pending);
+    bool begin_in_memory(const ApiRequest& request, OperationRecord& operation);
+    void fence_set(const FenceSet& c, const OperationRecord& operation);
+    void fence_test(const FenceTest& c, const OperationRecord& operation);
+    void finish_memory(const OperationId& id, OperationState state, ErrorCode code, const std::string& error);
+    void watch_memory();
+
+    // carrying out (operations.cpp)
+    using OperationRow = Row<OperationRecord>;
+    void local(const OperationRow& row);
+    void local_replica(const OperationRow& row, const VolumeRecord& record);
+    void local_unexport(const OperationRow& row, const Row<VolumeRecord>& volume);
+    void local_serve(const OperationRow& row, const Row<VolumeRecord>& volume);
+    void part_done(const OperationId& id, const BlockdDone& done);
+    void advance(const OperationRow& row);
+    void advance_guest(const OperationRow& row);
+    void advance_create(const OperationRow& row);
+    void advance_delete(const OperationRow& row);
+    void advance_export(const OperationRow& row);
+    void advance_resolve(const OperationRow& row);
+    void advance_confirm(const OperationRow& row);
+    void update(const OperationRow& row, OperationRecord next, Txn txn, bool as_coordinator);
+    void finish(const OperationRow& row, OperationState state, ErrorCode code, const std::string& error,
+                Txn txn);
+    void prune();
+    static std::string name_of(const OperationRecord& operation);
+
+    Context& context_;
+    Peers& peers_;
+    Arbiter& arbiter_;
+    Coordinator& coordinator_;
+    std::vector<Pending> retry_;
+    std::set<OperationId> busy_;  // a part or a commit of it is outstanding here
+    std::map<OperationId, OperationRecord> memory_;
+    std::map<OperationId, Instant> seen_at_;  // when this coordinator first saw it (time-outs)
+    bool pruning_ = false;
+};
+
+}  // namespace gemel::cluster

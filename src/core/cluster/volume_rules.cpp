@@ -1,0 +1,114 @@
+#include "core/cluster/volume_rules.hpp"
+
+#include <algorithm>
+
+#include "base/invariant.hpp"
+#include "base/mutant.hpp"
+
+namespace gemel::cluster {
+
+bool proven_gone(const Tables& tables, const std::string& node, const Incarnation& incarnation) {
+    const auto row = tables.nodes.find(node);
+    if (row == tables.nodes.end()) return false;
+    const NodeRecord& record = row->second.record;
+    if (record.incarnation != incarnation) return !record.incarnation.is_nil();
+    if (record.state == NodeState::left && record.left_incarnation == incarnation) return true;
+    const bool fenced =
+        record.fence.state == FenceState::verified || record.fence.state == FenceState::confirmed_down;
+    return fenced && (record.fence.incarnation == incarnation || mutant("fence_any_incarnation"));
+}
+
+bool node_gone(const Tables& tables, const std::string& node) {
+    const auto row = tables.nodes.find(node);
+    return row != tables.nodes.end() && proven_gone(tables, node, row->second.record.incarnation);
+}
+
+const ReplicaRecord* replica_on(const VolumeRecord& volume, const std::string& node) {
+    for (const auto& replica : volume.replicas) {
+        if (replica.node == node) return &replica;
+    }
+    return nullptr;
+}
+
+bool in_ack_set(const VolumeRecord& volume, const std::string& node) {
+    const auto* replica = replica_on(volume, node);
+    return replica != nullptr && replica->in_ack_set;
+}
+
+std::vector<std::string> ack_set(const VolumeRecord& volume) {
+    std::vector<std::string> names;
+    for (const auto& replica : volume.replicas) {
+        if (replica.in_ack_set) names.push_back(replica.node);
+    }
+    return names;
+}
+
+bool promotable(const VolumeRecord& volume, const std::string& node) {
+    const auto* replica = replica_on(volume, node);
+    if (replica == nullptr) return false;
+    if (mutant("promote_outdated") && replica->state >= ReplicaState::outdated) return true;
+    return replica->in_ack_set && replica->state == ReplicaState::up_to_date;
+}
+
+std::string grant_refusal(const Tables& tables, const VolumeRecord& volume, const std::string& node,
+                          const std::function<bool(const std::string&)>& alive) {
+    if (replica_on(volume, node) == nullptr) return "volume " + volume.name + " has no replica on " + node;
+    if (!promotable(volume, node)) {
+        std::string current;
+        for (const auto& name : ack_set(volume)) current += (current.empty() ? "" : ", ") + name;
+        return "the replica of " + volume.name + " on " + node + " is " +
+               std::string(to_string(replica_on(volume, node)->state)) +
+               "; current: " + (current.empty() ? "none" : current);
+    }
+    if (volume.owner && !mutant("promote_unfenced") &&
+        !proven_gone(tables, volume.owner->node, volume.owner->incarnation)) {
+        return volume.name + " is held by " + volume.owner->node + " (" + volume.owner->purpose +
+               "), whose end is not proven";
+    }
+    for (const auto& replica : volume.replicas) {
+        if (replica.node == node || !replica.in_ack_set) continue;
+        if (!alive(replica.node) && !node_gone(tables, replica.node) && !mutant("promote_unfenced")) {
+            return replica.node + ", also in the ack set of " + volume.name +
+                   ", is silent and not proven gone";
+        }
+    }
+    return {};
+}
+
+void shrink_to(VolumeRecord& volume, const std::string& node, const GenerationId& generation) {
+    for (auto& replica : volume.replicas) {
+        if (replica.node == node) {
+            replica.in_ack_set = true;
+            replica.state = ReplicaState::up_to_date;
+        } else {
+            replica.in_ack_set = false;
+            if (replica.state >= ReplicaState::consistent) replica.state = ReplicaState::outdated;
+        }
+    }
+    volume.ancestors.insert(volume.ancestors.begin(), volume.generation.id);
+    if (volume.ancestors.size() > VolumeRecord::kMaxAncestors)
+        volume.ancestors.resize(VolumeRecord::kMaxAncestors);
+    volume.generation = {generation, volume.generation.id, volume.generation.counter + 1};
+}
+
+VolumeRecord granted(const Tables& tables, const VolumeRecord& volume, const Grant& grant) {
+    VolumeRecord next = volume;
+    const bool owner_lost = volume.owner && volume.owner->node != grant.node;
+    bool shrink = mutant("promote_outdated") && !in_ack_set(volume, grant.node);
+    for (const auto& replica : volume.replicas) {
+        if (replica.node == grant.node || !replica.in_ack_set) continue;
+        if (node_gone(tables, replica.node) || (owner_lost && volume.owner->node == replica.node))
+            shrink = true;
+    }
+    if (shrink) shrink_to(next, grant.node, grant.generation);
+    next.epoch = volume.epoch + 1;
+    next.owner = OwnerRecord{grant.node, grant.incarnation, next.epoch, grant.secret, false, grant.purpose};
+    return next;
+}
+
+VolumeRecord released(VolumeRecord volume) {
+    volume.owner.reset();
+    return volume;
+}
+
+}  // namespace gemel::cluster
