@@ -5,7 +5,6 @@ Each service has a cgroup of its own, so that KillMode= means what it means unde
 import os
 import resource
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -29,7 +28,6 @@ class Service:
         self.restarts = 0
         self.restart_due = None   # BOOTTIME seconds
         self.kill_due = None
-        self.ready = None         # Type=notify: the socket we still listen on
         self.last_exit = ""
 
     def start(self):
@@ -66,12 +64,6 @@ class Service:
 
     def _spawn(self):
         environment = {"PATH": HOST_PATH, "LANG": "C.UTF-8", **self.unit.environment}
-        if self.unit.type == "notify":
-            path = f"/run/notify-{self.unit.name}"
-            Path(path).unlink(missing_ok=True)
-            self.ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            self.ready.bind(path)
-            environment["NOTIFY_SOCKET"] = path
         with open(self.log_path, "ab", buffering=0) as log:
             log.write(f"-- {time.strftime('%H:%M:%S')} init starts {self.unit.name}\n".encode())
             process = subprocess.Popen(self.unit.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -126,9 +118,6 @@ class Service:
         now = time.clock_gettime(time.CLOCK_BOOTTIME)
         wanted_stop = self.state == STOPPING
         self.pid, self.kill_due, self.last_exit = 0, None, how
-        if self.ready:
-            self.ready.close()
-            self.ready = None
         if self.unit.kill_mode != "process" and self.cgroup.is_dir():
             (self.cgroup / "cgroup.kill").write_text("1")
         rule = self.unit.restart

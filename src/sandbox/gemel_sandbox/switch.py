@@ -66,9 +66,11 @@ class Switch:
         batch = [f"link add {network} up type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
                  for network in self.layout.networks()]
         self._ip(batch)
+        inside = ["nsenter", "-t", str(self.client_pid()), "-n"]
+        run([*inside, "sh", "-c", QUIET_SETTINGS])
         self.plug(CLIENT, self.client_pid(), {"guest": "guest0"})
         address = self.layout.address("guest", CLIENT)
-        run(["nsenter", "-t", str(self.client_pid()), "-n", "ip", "-batch", "-"],
+        run([*inside, "ip", "-batch", "-"],
             input_text=f"link set lo up\naddr add {address}/24 dev guest0\nlink set guest0 up\n")
 
     def pid(self):

@@ -17,7 +17,7 @@ _IGNORED = {
 _LIMITS = {"LimitNOFILE", "LimitMEMLOCK", "LimitCORE"}
 _RESTARTS = {"no", "always", "on-failure"}
 _KILL_MODES = {"control-group", "process", "mixed"}
-_TYPES = {"simple", "exec", "notify"}
+_TYPES = {"simple", "exec"}
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|min)?$")
 
 
