@@ -418,7 +418,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.handle_any()
 
-    do_POST = do_PUT = do_DELETE = do_GET
+    do_POST = do_PUT = do_DELETE = do_PATCH = do_GET
 
     def handle_any(self):
         fake = self.server.fake
@@ -426,7 +426,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         text = self.rfile.read(length)
         url = urllib.parse.urlsplit(self.path)
         query = dict(urllib.parse.parse_qsl(url.query))
-        body = json.loads(text) if text else None
+        try:
+            body = json.loads(text) if text else None
+        except ValueError:
+            return self.answer(400, ApiError("invalid_argument", "the body is not JSON: send an object").body())
         with fake.lock:
             fake.calls.append((self.command, url.path, query, body))
         found = fake.contract.find(self.command, url.path)

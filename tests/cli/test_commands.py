@@ -310,7 +310,8 @@ class Export(CliTest):
         said = self.good("volume", "export", "data1", "--", "sh", "-c", 'nbdinfo --size "$uri"')
         self.assertEqual(said, "1048576\n")
         self.assertTrue(self.closed())
-        self.assertEqual(self.gemel("volume", "export", "data1", "--", "sh", "-c", "exit 9").returncode, 9)
+        failed = self.gemel("volume", "export", "data1", "--", "sh", "-c", "exit 9")
+        self.assertEqual(failed.returncode, 9, failed.stderr)
         self.assertTrue(self.closed())
 
     def test_missing_command_closes_the_export(self):
