@@ -1,0 +1,135 @@
+#include "daemons/blockd/volume_io.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/checksum.hpp"
+#include "base/invariant.hpp"
+
+namespace gemel::blockd {
+namespace {
+
+using replication::IoStatus;
+
+IoStatus translate(disk::DiskStatus status) {
+    switch (status) {
+        case disk::DiskStatus::ok: return IoStatus::ok;
+        case disk::DiskStatus::out_of_space: return IoStatus::out_of_space;
+        case disk::DiskStatus::io_error: break;
+    }
+    return IoStatus::io_error;
+}
+
+}  // namespace
+
+VolumeIo::VolumeIo(ring::Reactor& reactor, std::unique_ptr<disk::Disk> disk, std::uint64_t data_offset,
+                   Complete complete)
+    : reactor_(reactor), disk_(std::move(disk)), data_offset_(data_offset), complete_(std::move(complete)) {}
+
+VolumeIo::~VolumeIo() {
+    INVARIANT(in_flight_ == 0, "a volume is closed after its last disk operation");
+    reactor_.buffers().stop_waiting(*this);
+}
+
+VolumeIo::Operation& VolumeIo::take(Kind kind, replication::DiskTag tag, std::uint64_t offset,
+                                    std::uint32_t length) {
+    if (free_.empty()) {
+        operations_.push_back(std::make_unique<Operation>());
+        operations_.back()->io = this;
+        free_.push_back(operations_.back().get());
+    }
+    Operation& operation = *free_.back();
+    free_.pop_back();
+    operation.kind = kind;
+    operation.tag = tag;
+    operation.offset = offset;
+    operation.length = length;
+    operation.piece = kNoPayload;
+    ++in_flight_;
+    return operation;
+}
+
+void VolumeIo::start(const replication::DiskRead& output) {
+    Operation& operation = take(Kind::plain, output.tag, data_offset_ + output.offset, output.length);
+    disk_->read(operation, operation.offset, reactor_.buffers().memory(output.payload).first(output.length));
+}
+
+void VolumeIo::start(const replication::DiskWrite& output) {
+    Operation& operation = take(Kind::plain, output.tag, data_offset_ + output.offset, output.length);
+    disk_->write(operation, operation.offset, reactor_.buffers().memory(output.payload).first(output.length),
+                 false);
+}
+
+void VolumeIo::start(const replication::DiskZero& output) {
+    Operation& operation = take(Kind::plain, output.tag, data_offset_ + output.offset, 0);
+    disk_->zero(operation, operation.offset, output.length, output.unmap);
+}
+
+void VolumeIo::start(const replication::DiskFlush& output) {
+    disk_->flush(take(Kind::plain, output.tag, 0, 0));
+}
+
+void VolumeIo::start(const replication::DiskHash& output) {
+    start_with_memory(take(Kind::hash, output.tag, data_offset_ + output.offset, output.length));
+}
+
+void VolumeIo::start(const replication::ReadMetadata& output) {
+    start_with_memory(take(Kind::read_metadata, output.tag, output.offset, output.length));
+}
+
+void VolumeIo::start(const replication::WriteMetadata& output) {
+    Operation& operation = take(Kind::write_metadata, output.tag, output.offset,
+                                static_cast<std::uint32_t>(output.bytes.size()));
+    operation.bytes = output.bytes;
+    operation.stable = output.stable;
+    start_with_memory(operation);
+}
+
+void VolumeIo::start_with_memory(Operation& operation) {
+    if (waiting_.empty() && get_memory(operation)) return;
+    waiting_.push_back(&operation);
+    reactor_.buffers().wait(*this, ring::Share::link);
+}
+
+bool VolumeIo::get_memory(Operation& operation) {
+    const auto piece = reactor_.buffers().take(operation.length, ring::Share::link);
+    if (!piece) return false;
+    operation.piece = *piece;
+    const auto memory = reactor_.buffers().memory(*piece).first(operation.length);
+    if (operation.kind == Kind::write_metadata) {
+        std::ranges::copy(operation.bytes, memory.begin());
+        disk_->write(operation, operation.offset, memory, operation.stable);
+    } else {
+        disk_->read(operation, operation.offset, memory);
+    }
+    return true;
+}
+
+bool VolumeIo::try_again() {
+    while (!waiting_.empty() && get_memory(*waiting_.front())) waiting_.pop_front();
+    return waiting_.empty();
+}
+
+void VolumeIo::done(Operation& operation, disk::DiskStatus status) {
+    const Kind kind = operation.kind;
+    const replication::DiskTag tag = operation.tag;
+    const std::uint32_t piece = std::exchange(operation.piece, kNoPayload);
+    const std::uint32_t length = operation.length;
+    free_.push_back(&operation);
+    --in_flight_;
+    const auto result = translate(status);
+    if (kind == Kind::plain || kind == Kind::write_metadata) {
+        complete_(replication::DiskDone{tag, result});
+    } else {
+        const auto bytes = reactor_.buffers().memory(piece).first(length);
+        if (kind == Kind::read_metadata) {
+            complete_(replication::MetadataRead{tag, result, bytes});
+        } else {
+            const auto hash = result == IoStatus::ok ? hash128(bytes) : Hash128{};
+            complete_(replication::HashDone{tag, result, hash.high, hash.low});
+        }
+    }
+    if (piece != kNoPayload) reactor_.buffers().release(piece);
+}
+
+}  // namespace gemel::blockd
