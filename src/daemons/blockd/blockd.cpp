@@ -1,6 +1,7 @@
 #include "daemons/blockd/blockd.hpp"
 
 #include <algorithm>
+#include <mutex>
 #include <unistd.h>
 #include <utility>
 

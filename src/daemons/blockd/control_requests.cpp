@@ -1,5 +1,6 @@
 // The requests of the control socket: each is checked whole before anything is done; an unknown member is
 // refused.
+#include <algorithm>
 #include <thread>
 #include <utility>
 

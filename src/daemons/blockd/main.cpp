@@ -1,4 +1,5 @@
 // gemel-blockd: mirrors volumes between two nodes and serves them over NBD to whoever holds the lease.
+#include <algorithm>
 #include <cstdio>
 #include <pthread.h>
 #include <signal.h>

@@ -127,7 +127,7 @@ Status Volume::start_engine(disk::OpenFile file) {
     engine_ = std::make_unique<Engine>(engine_config(outlived));
     io_ = std::make_unique<VolumeIo>(reactor_, std::move(disk), layout.data_offset,
                                      [this](const Input& done) { input(done); });
-    start_link(layout);
+    start_link();
     view_timer_.arm(reactor_.now() + kViewEvery);
     input(Tick{});
     log(fmt::format("attached {} ({} bytes{})", options_.path, size_bytes_,
@@ -151,7 +151,7 @@ EngineConfig Volume::engine_config(bool outlived) {
     return config;
 }
 
-void Volume::start_link(const formats::Layout&) {
+void Volume::start_link() {
     if (options_.peer_node.empty()) return;
     PeerLinkOptions link;
     link.session.cluster = options_.cluster;

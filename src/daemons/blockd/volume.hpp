@@ -9,6 +9,8 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "adapters/config/node_config.hpp"
 #include "adapters/nbd_socket/front_end.hpp"
@@ -82,7 +84,7 @@ class Volume final : private nbd_socket::BlockService {
     void try_open();
     Status start_engine(disk::OpenFile file);
     replication::EngineConfig engine_config(bool outlived);
-    void start_link(const formats::Layout& layout);
+    void start_link();
     void input(replication::Input one);
     void execute(replication::Output& output);
     void open_front(const replication::ServeFront& serve);

@@ -31,7 +31,7 @@ VolumeIo::~VolumeIo() {
     reactor_.buffers().stop_waiting(*this);
 }
 
-VolumeIo::Operation& VolumeIo::take(Kind kind, replication::DiskTag tag, std::uint64_t offset,
+VolumeIo::Operation& VolumeIo::take(Purpose purpose, replication::DiskTag tag, std::uint64_t offset,
                                     std::uint32_t length) {
     if (free_.empty()) {
         operations_.push_back(std::make_unique<Operation>());
@@ -40,7 +40,7 @@ VolumeIo::Operation& VolumeIo::take(Kind kind, replication::DiskTag tag, std::ui
     }
     Operation& operation = *free_.back();
     free_.pop_back();
-    operation.kind = kind;
+    operation.purpose = purpose;
     operation.tag = tag;
     operation.offset = offset;
     operation.length = length;
@@ -50,35 +50,35 @@ VolumeIo::Operation& VolumeIo::take(Kind kind, replication::DiskTag tag, std::ui
 }
 
 void VolumeIo::start(const replication::DiskRead& output) {
-    Operation& operation = take(Kind::plain, output.tag, data_offset_ + output.offset, output.length);
+    Operation& operation = take(Purpose::plain, output.tag, data_offset_ + output.offset, output.length);
     disk_->read(operation, operation.offset, reactor_.buffers().memory(output.payload).first(output.length));
 }
 
 void VolumeIo::start(const replication::DiskWrite& output) {
-    Operation& operation = take(Kind::plain, output.tag, data_offset_ + output.offset, output.length);
+    Operation& operation = take(Purpose::plain, output.tag, data_offset_ + output.offset, output.length);
     disk_->write(operation, operation.offset, reactor_.buffers().memory(output.payload).first(output.length),
                  false);
 }
 
 void VolumeIo::start(const replication::DiskZero& output) {
-    Operation& operation = take(Kind::plain, output.tag, data_offset_ + output.offset, 0);
+    Operation& operation = take(Purpose::plain, output.tag, data_offset_ + output.offset, 0);
     disk_->zero(operation, operation.offset, output.length, output.unmap);
 }
 
 void VolumeIo::start(const replication::DiskFlush& output) {
-    disk_->flush(take(Kind::plain, output.tag, 0, 0));
+    disk_->flush(take(Purpose::plain, output.tag, 0, 0));
 }
 
 void VolumeIo::start(const replication::DiskHash& output) {
-    start_with_memory(take(Kind::hash, output.tag, data_offset_ + output.offset, output.length));
+    start_with_memory(take(Purpose::hash, output.tag, data_offset_ + output.offset, output.length));
 }
 
 void VolumeIo::start(const replication::ReadMetadata& output) {
-    start_with_memory(take(Kind::read_metadata, output.tag, output.offset, output.length));
+    start_with_memory(take(Purpose::read_metadata, output.tag, output.offset, output.length));
 }
 
 void VolumeIo::start(const replication::WriteMetadata& output) {
-    Operation& operation = take(Kind::write_metadata, output.tag, output.offset,
+    Operation& operation = take(Purpose::write_metadata, output.tag, output.offset,
                                 static_cast<std::uint32_t>(output.bytes.size()));
     operation.bytes = output.bytes;
     operation.stable = output.stable;
@@ -96,7 +96,7 @@ bool VolumeIo::get_memory(Operation& operation) {
     if (!piece) return false;
     operation.piece = *piece;
     const auto memory = reactor_.buffers().memory(*piece).first(operation.length);
-    if (operation.kind == Kind::write_metadata) {
+    if (operation.purpose == Purpose::write_metadata) {
         std::ranges::copy(operation.bytes, memory.begin());
         disk_->write(operation, operation.offset, memory, operation.stable);
     } else {
@@ -111,18 +111,18 @@ bool VolumeIo::try_again() {
 }
 
 void VolumeIo::done(Operation& operation, disk::DiskStatus status) {
-    const Kind kind = operation.kind;
+    const Purpose purpose = operation.purpose;
     const replication::DiskTag tag = operation.tag;
     const std::uint32_t piece = std::exchange(operation.piece, kNoPayload);
     const std::uint32_t length = operation.length;
     free_.push_back(&operation);
     --in_flight_;
     const auto result = translate(status);
-    if (kind == Kind::plain || kind == Kind::write_metadata) {
+    if (purpose == Purpose::plain || purpose == Purpose::write_metadata) {
         complete_(replication::DiskDone{tag, result});
     } else {
         const auto bytes = reactor_.buffers().memory(piece).first(length);
-        if (kind == Kind::read_metadata) {
+        if (purpose == Purpose::read_metadata) {
             complete_(replication::MetadataRead{tag, result, bytes});
         } else {
             const auto hash = result == IoStatus::ok ? hash128(bytes) : Hash128{};

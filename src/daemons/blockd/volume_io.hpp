@@ -36,10 +36,10 @@ class VolumeIo final : private ring::BufferWaiter {
 
   private:
     static constexpr std::uint32_t kNoPayload = replication::kNoPayload;
-    enum class Kind : std::uint8_t { plain, hash, read_metadata, write_metadata };
+    enum class Purpose : std::uint8_t { plain, hash, read_metadata, write_metadata };
     struct Operation final : disk::DiskRequest {
         VolumeIo* io = nullptr;
-        Kind kind = Kind::plain;
+        Purpose purpose = Purpose::plain;
         replication::DiskTag tag = 0;
         std::uint64_t offset = 0;  // of the backing
         std::uint32_t length = 0;
@@ -49,7 +49,7 @@ class VolumeIo final : private ring::BufferWaiter {
         void disk_done(disk::DiskStatus status) override { io->done(*this, status); }
     };
 
-    Operation& take(Kind kind, replication::DiskTag tag, std::uint64_t offset, std::uint32_t length);
+    Operation& take(Purpose purpose, replication::DiskTag tag, std::uint64_t offset, std::uint32_t length);
     void start_with_memory(Operation& operation);
     bool get_memory(Operation& operation);
     bool try_again() override;
