@@ -413,6 +413,36 @@ class Watching(CliTest):
         child.communicate(timeout=DEADLINE_S)
 
 
+class Completion(CliTest):
+    def complete(self, line):
+        words = line.split(" ")
+        script = f'source "{ROOT}/packaging/completion/gemel"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _gemel; printf "%s\\n" "${{COMPREPLY[@]}}"'
+        path = f"{GEMEL.parent}:{os.environ['PATH']}"
+        done = subprocess.run(["bash", "-c", script, "bash", *words], capture_output=True, text=True, env=self.environment(PATH=path))
+        self.assertEqual(done.stderr, "")
+        return set(done.stdout.split())
+
+    def test_words(self):
+        self.fake.status["vms"].append(guest("idle1"))
+        self.fake.devices["bmc2"] = {"name": "bmc2", "node": "node2", "agent": "fence_ipmilan", "options": {}, "secrets_set": [],
+                                     "state": "ok"}
+        for line, wanted in (("gemel sta", {"status"}), ("gemel vol", {"volume"}), ("gemel volume c", {"create"}),
+                             ("gemel vm s", {"show", "start", "stop"}), ("gemel volume show ", {"web1"}),
+                             ("gemel volume delete we", {"web1"}), ("gemel vm start ", {"web1", "idle1"}),
+                             ("gemel vm console i", {"idle1"}), ("gemel node confirm-down ", {"node1", "node2"}),
+                             ("gemel vm start web1 --node ", {"node1", "node2"}), ("gemel explain ", {"vm", "node", "volume"}),
+                             ("gemel explain node node2", {"node2"}), ("gemel fence test ", {"bmc2"}),
+                             ("gemel vm create x --disk ", {"web1"}), ("gemel vm import x y --format q", {"qcow2"}),
+                             ("gemel volume create ", set()), ("gemel volume delete x --con", {"--confirm"}),
+                             ("gemel status --w", {"--watch"})):
+            with self.subTest(line):
+                self.assertEqual(self.complete(line), wanted)
+
+    def test_without_an_api_there_are_no_names_and_no_noise(self):
+        self.fake.refuse[("GET", "/v1/volumes")] = ApiError("unavailable", "no quorum: wait")
+        self.assertEqual(self.complete("gemel volume show "), set())
+
+
 class Documentation(CliTest):
     def commands(self):
         return self.good("help", "--commands").splitlines()
