@@ -100,7 +100,7 @@ class Cluster:
 
     def all_online(self, host):
         status = self.json(host, "status")
-        return status and status["quorum"]["state"] == "quorate" and all(n["state"] == "online" for n in status["nodes"])
+        return status and status["store"]["state"] == "quorate" and all(n["state"] == "online" for n in status["nodes"])
 
     def fence_devices(self):
         text = run(self.sandbox_command("exec", "node1", "cat", "/etc/gemel/sandbox-bmc.json"), 10,
