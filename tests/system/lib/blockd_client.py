@@ -74,7 +74,7 @@ class Control:
         self.numbers = itertools.count(1)
         self.condition = threading.Condition()
         self.closed = False
-        self.file = self.socket.makefile("rw", encoding="utf-8", newline="\n")
+        self.file = self.socket.makefile("r", encoding="utf-8", newline="\n")
         self.write_lock = threading.Lock()
         self._write({"hello": "gemel-control", "version": 1, "role": "tool"})
         hello = json.loads(self.file.readline())
@@ -85,8 +85,7 @@ class Control:
 
     def _write(self, message):
         with self.write_lock:
-            self.file.write(json.dumps(message) + "\n")
-            self.file.flush()
+            self.socket.sendall((json.dumps(message) + "\n").encode())
 
     def _read(self):
         try:
