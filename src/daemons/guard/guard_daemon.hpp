@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include <nlohmann/json_fwd.hpp>
+#include <nlohmann/json.hpp>
 
 #include "adapters/ipc/control_socket.hpp"
 #include "core/ha/guard.hpp"
