@@ -42,6 +42,7 @@ void Authority::offer(const CommittedVolume& committed) {
     if (committed_ && committed_->lineage != committed.lineage)
         former_lineages_.push_back(committed_->lineage);
     committed_ = committed;
+    ++record_number_;
     retry_at_ = core_.now;
     core_.again();
 }
@@ -116,11 +117,14 @@ void Authority::follow_membership() {
 }
 
 void Authority::adopt() {
+    if (adopted_record_ == record_number_ && adopted_version_ == core_.metadata.version()) return;
     const bool needed_before = peer_counts_;
     adopt_generation();
     follow_membership();
     core_.session.record_changed();
     peer_counts_ = other_in_ack_set() || core_.metadata.wanted().join_pending;
+    adopted_record_ = record_number_;
+    adopted_version_ = core_.metadata.version();
     if (!needed_before || peer_counts_) return;
     // The peer has left: what it may not have, or not stably, is a tracked difference from now on (rule 6).
     core_.extents->spill_unsettled(core_.rounds.settled());
@@ -144,7 +148,9 @@ bool Authority::accepts(std::uint64_t epoch) const {
 
 bool Authority::peer_needed() const {
     if (mutant("ack_before_leave_committed") && !core_.session.up()) return false;
-    return other_in_ack_set() || core_.metadata.wanted().join_pending || core_.metadata.stable().join_pending;
+    if (other_in_ack_set()) return true;
+    if (mutant("join_after_propose")) return false;
+    return core_.metadata.wanted().join_pending || core_.metadata.stable().join_pending;
 }
 
 bool Authority::may_become_primary() const {

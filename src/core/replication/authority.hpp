@@ -28,6 +28,10 @@ class Authority {
     void proposal_done(const ProposalDone& done);
     void refuse_epoch(std::uint64_t epoch);
     void peer_proven_down(const Incarnation& incarnation);
+    // any word from that incarnation voids all proof against it
+    void peer_heard(const Incarnation& incarnation) {
+        if (proven_down_ == incarnation) proven_down_.reset();
+    }
     void pump();
 
     // -- facts
@@ -90,6 +94,9 @@ class Authority {
     std::uint64_t refusing_ = 0;  // in memory at once; answered when stable
     bool refusal_asked_ = false;
     bool peer_counts_ = false;
+    std::uint64_t record_number_ = 0;  // of the records taken over, to see that one is new
+    std::uint64_t adopted_record_ = 0;
+    std::uint64_t adopted_version_ = 0;
     std::optional<Incarnation> proven_down_;
     std::string problem_;
 };

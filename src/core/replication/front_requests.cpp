@@ -169,6 +169,7 @@ void FrontRequests::submit_piece(std::uint32_t index) {
     if (slot.mirrored) {
         core_.extents->touch(slot.piece_at, slot.piece_length);
         send_to_peer(index);
+        slot.peer_done = mutant("join_after_propose") && !core_.authority.other_in_ack_set();
     } else if (core_.authority.peer_needed()) {
         // The peer was lost while the intent was being written: it is sent on return, or tracked when it has
         // left.
@@ -323,9 +324,26 @@ void FrontRequests::complete(std::uint32_t index, IoStatus status) {
     slots_.release(index);
 }
 
+// Own disk failed and nobody else is current: waiting would help nobody, the guest is told (D15). What still
+// has a disk operation in flight is told when that ends.
+void FrontRequests::fail_all() {
+    core_.session.drop("own disk failed", true);
+    const auto everyone = [](std::uint32_t) { return true; };
+    const auto nothing = [](std::uint32_t) {};
+    for (auto* queue : {&gated_, &making_room_, &intent_, &settling_, &answering_})
+        queue->take_if(everyone, nothing);
+    slots_.for_each([&](std::uint32_t i, FrontSlot& slot) {
+        const bool on_disk =
+            slot.state == FrontState::reading || (slot.state == FrontState::applying && !slot.local_done);
+        if (slot.state == FrontState::locking || on_disk) return;
+        complete(i, IoStatus::io_error);
+    });
+}
+
 void FrontRequests::pump() {
+    if (core_.local_failed() && !core_.authority.peer_needed() && slots_.used() > 0) fail_all();
     open_gate();
-    find_room();
+    if (!core_.local_failed()) find_room();
     if (answering_.empty()) return;
     const auto open = [&](std::uint32_t i) {
         return slots_.at(i).request.operation == FrontOperation::read ? core_.authority.may_read()

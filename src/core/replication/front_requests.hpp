@@ -95,6 +95,7 @@ class FrontRequests {
     void local_error(std::uint32_t index, IoStatus status);
     void refuse_if_idle(std::uint32_t index);
     void open_gate();
+    void fail_all();
     std::uint64_t wire_number(std::uint32_t index);
 
     Core& core_;

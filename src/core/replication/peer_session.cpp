@@ -54,6 +54,7 @@ void PeerSession::peer_up(const PeerUp& up) {
     }
     standalone_ = false;
     problem_.clear();
+    core_.authority.peer_heard(up.incarnation);
     overdue_at_ = core_.now + kHandshakeBound;
     enter(Phase::exchanging);
 }

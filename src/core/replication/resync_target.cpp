@@ -22,6 +22,7 @@ void ResyncTarget::enter(State next) {
 void ResyncTarget::begin(bool full) {
     INVARIANT(core_.authority.role() == Role::secondary, "a Primary is never overwritten");
     full_ = full;
+    core_.extents->spill_unsettled(core_.rounds.settled());
     enter(State::marking);
     core_.metadata.edit([](formats::Superblock& s) {
         s.state = ReplicaState::inconsistent;

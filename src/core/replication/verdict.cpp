@@ -150,7 +150,9 @@ Verdict verdict(const HandshakeState& mine, const HandshakeState& peer, const Co
     }
     const HandshakeState& source = mine_current ? mine : peer;
     const HandshakeState& target = mine_current ? peer : mine;
-    if (find_replica(record, target.replica)->in_ack_set) {
+    // An undecided join may still be committed, by a proposal on its way: only a new generation forbids that
+    // (H37).
+    if (find_replica(record, target.replica)->in_ack_set || source.join_pending) {
         return mine_current ? Verdict::leave_then_source : Verdict::leave_then_target;
     }
     return resync(mine_current, tracks(source, target));

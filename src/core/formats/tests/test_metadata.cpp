@@ -4,12 +4,14 @@
 #include <map>
 #include <vector>
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "base/checksum.hpp"
 #include "base/prng.hpp"
 #include "core/formats/bitmap.hpp"
 #include "core/formats/format_replica.hpp"
+#include "core/formats/inspect.hpp"
 #include "core/formats/intent_log.hpp"
 #include "core/formats/layout.hpp"
 #include "core/formats/superblock.hpp"
@@ -252,6 +254,39 @@ TEST(FormatReplica, a_first_generation_is_clean_and_tracked) {
     const auto log = decode_intent_log(ring, replica_id(5), 75);
     EXPECT_TRUE(log.known);
     EXPECT_TRUE(log.newest.extents.empty());
+}
+
+std::string inspected(const std::map<std::uint64_t, std::vector<std::byte>>& pages) {
+    return inspect(
+        [&](std::uint64_t offset, std::span<std::byte> into) {
+            for (std::size_t at = 0; at < into.size(); at += kPageBytes) {
+                const auto page = pages.find(offset + at);
+                if (page == pages.end()) return false;
+                std::ranges::copy(page->second, into.begin() + static_cast<std::ptrdiff_t>(at));
+            }
+            return true;
+        },
+        1ULL << 20);
+}
+
+TEST(Inspect, says_what_a_human_wants_to_know) {
+    auto pages = formatted({GenerationId::from_random(1, 1), {}, 1});
+    EXPECT_THAT(inspected(pages), testing::HasSubstr("UpToDate"));
+    EXPECT_THAT(inspected(pages), testing::HasSubstr("0 active extents"));
+    EXPECT_THAT(inspected(pages), testing::HasSubstr("0 of 76800 blocks"));
+    EXPECT_THAT(inspected(pages), testing::HasSubstr("at offset 67108864"));
+    EXPECT_THAT(inspected(pages), testing::HasSubstr("cut short"));
+    pages[kBitmapOffset][9] ^= std::byte{1};
+    EXPECT_THAT(inspected(pages), testing::HasSubstr("3840 of 76800 blocks"));
+}
+
+TEST(Inspect, unreadable_metadata_is_said_to_be_unreadable) {
+    EXPECT_THAT(inspected({}), testing::HasSubstr("no readable superblock"));
+    auto pages = formatted({});
+    pages[kSuperblockA][0] ^= std::byte{1};
+    EXPECT_THAT(inspected(pages), testing::HasSubstr("freshness is unknown"));
+    pages[kIntentLogOffset + kPageBytes][0] ^= std::byte{1};
+    EXPECT_THAT(inspected(pages), testing::HasSubstr("intent log: unknown"));
 }
 
 }  // namespace
