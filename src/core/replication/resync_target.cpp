@@ -23,6 +23,7 @@ void ResyncTarget::begin(bool full) {
     INVARIANT(core_.authority.role() == Role::secondary, "a Primary is never overwritten");
     full_ = full;
     core_.extents->spill_unsettled(core_.rounds.settled());
+    core_.rounds.peer_gone();
     enter(State::marking);
     core_.metadata.edit([](formats::Superblock& s) {
         s.state = ReplicaState::inconsistent;

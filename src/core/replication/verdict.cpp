@@ -61,11 +61,19 @@ bool needs_repair(const HandshakeState& a, const HandshakeState& b) {
     return has_differences(a) || has_differences(b);
 }
 
-// Both are current and differ: acknowledged writes are on both, so either may be the source; the live owner
-// must be (its guest goes on), then the side that crashed as writer, then the later grant; the id only breaks
-// a tie.
+// How much of what was acknowledged but not flushed this side can have lost: nothing while its process lives,
+// nothing but a swallowed error when only the process is new, anything after a reboot.
+int memory_of(const HandshakeState& side) {
+    if (!side.known_peer_process.is_nil()) return 2;
+    return side.outlived_process ? 1 : 0;
+}
+
+// Both are current and differ: what was flushed is on both, so either may be the source. The live owner must
+// be (its guest goes on); then the side that lost least, so that the survivor's version wins (W1, W2); then
+// the one that knows of differences, then the later grant; the id only breaks a tie.
 bool first_is_source(const HandshakeState& a, const HandshakeState& b, const VolumeRecord& record) {
     if (is_owner(a, record) != is_owner(b, record)) return is_owner(a, record);
+    if (memory_of(a) != memory_of(b)) return memory_of(a) > memory_of(b);
     if (has_differences(a) != has_differences(b)) return has_differences(a);
     if (a.granted_epoch != b.granted_epoch) return a.granted_epoch > b.granted_epoch;
     return a.replica < b.replica;

@@ -35,21 +35,32 @@ class FakeDisk {
   public:
     std::map<std::uint64_t, std::vector<std::byte>> metadata, metadata_stable;
     std::map<std::uint64_t, Sector> data, data_stable;
+    std::map<std::uint64_t, Sector> unflushed;  // completed, not yet covered by a flush
     bool fail_writes = false;
     bool fail_flushes = false;
 
     void flush() {
         data_stable = data;
         metadata_stable = metadata;
+        unflushed.clear();
+    }
+    void put(std::uint64_t sector, Sector value) { data[sector] = unflushed[sector] = value; }
+    void made_stable(const std::map<std::uint64_t, Sector>& covered) {
+        for (const auto& [sector, value] : covered) {
+            data_stable[sector] = value;
+            const auto open = unflushed.find(sector);
+            if (open != unflushed.end() && open->second == value) unflushed.erase(open);
+        }
     }
     void cut_power(Prng& random) {
-        for (auto& [sector, value] : data) {
+        for (const auto& [sector, value] : unflushed) {
             if (random.chance(1, 2)) continue;
             const auto kept = data_stable.find(sector);
-            value = kept == data_stable.end() ? 0 : kept->second;
+            data[sector] = kept == data_stable.end() ? 0 : kept->second;
         }
         metadata = metadata_stable;
-        data_stable = data;
+        for (const auto& [sector, value] : unflushed) data_stable[sector] = data[sector];
+        unflushed.clear();
     }
     Sector read(std::uint64_t sector) const {
         const auto found = data.find(sector);
@@ -301,7 +312,7 @@ class Pair {
         later(i, [this, i, o, data] {
             if (write_status(i) == IoStatus::ok) {
                 for (std::uint32_t s = 0; s < o.length / 512; ++s)
-                    node(i).disk.data[o.offset / 512 + s] = data.at(s);
+                    node(i).disk.put(o.offset / 512 + s, data.at(s));
             }
             step(i, DiskDone{o.tag, write_status(i)});
         });
@@ -311,19 +322,19 @@ class Pair {
             auto& data = node(i).disk.data;
             for (auto at = data.lower_bound(o.offset / 512);
                  at != data.end() && at->first < (o.offset + o.length) / 512; ++at) {
-                at->second = 0;
+                at->second = node(i).disk.unflushed[at->first] = 0;
             }
             step(i, DiskDone{o.tag, write_status(i)});
         });
     }
     void carry_out(int i, const DiskFlush& o) {
-        auto data = node(i).disk.data;
-        later(i, [this, i, o, data] {
+        const auto covered = node(i).disk.unflushed;
+        later(i, [this, i, o, covered] {
             if (node(i).disk.fail_flushes) {
                 step(i, DiskDone{o.tag, IoStatus::io_error});
                 return;
             }
-            for (const auto& [sector, value] : data) node(i).disk.data_stable[sector] = value;
+            node(i).disk.made_stable(covered);
             step(i, DiskDone{o.tag, IoStatus::ok});
         });
     }
