@@ -110,6 +110,7 @@ void put(Sink& out, const StateMessage& m) {
     out.id(s.tracked_peer);
     out.id(s.tracked_since);
     out.u64(s.dirty_bytes);
+    out.u64(s.unsettled_bytes);
     out.flag(s.writer_crashed);
     out.flag(s.outlived_process);
     out.u64(s.epoch_floor);
@@ -138,6 +139,7 @@ void get(Source& in, StateMessage& m) {
     s.tracked_peer = in.id<ReplicaId>();
     s.tracked_since = in.id<GenerationId>();
     s.dirty_bytes = in.u64();
+    s.unsettled_bytes = in.u64();
     s.writer_crashed = in.flag();
     s.outlived_process = in.flag();
     s.epoch_floor = in.u64();

@@ -18,6 +18,8 @@ std::vector<PeerMessage> one_of_each() {
     state.ancestors = {GenerationId::from_random(5, 6), GenerationId::from_random(8, 9)};
     state.join_pending = true;
     state.granted_epoch = 11;
+    state.dirty_bytes = 4096;
+    state.unsettled_bytes = 8192;
     state.known_peer_process = SessionId::from_random(1, 9);
     return {StateMessage{state},
             VerdictMessage{3, 99},
