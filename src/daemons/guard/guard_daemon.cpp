@@ -169,8 +169,9 @@ Status GuardDaemon::register_guest(const json& body) {
         if (!volume || !epoch) return bad("volumes: a list of {volume, epoch}");
         registration.volumes.push_back({*volume, *epoch});
     }
-    guests_[*guest] = Guest{registration.name, ProcessId{static_cast<std::int32_t>(*pid), *start_time},
-                            ha::SeenDomain::running};
+    ProcessId process{static_cast<std::int32_t>(*pid), *start_time};
+    if (process.pid == 0) process = find_qemu(*guest).value_or(ProcessId{});
+    guests_[*guest] = Guest{registration.name, process, ha::SeenDomain::running};
     registrations_[*guest] = body;
     const auto seen = look(guests_[*guest].process);
     step(registration);
@@ -196,6 +197,8 @@ json GuardDaemon::status() const {
 
 void GuardDaemon::look_at_guests() {
     for (auto& [guest, entry] : guests_) {
+        // Registered before it was started: its process is looked for until it is there.
+        if (entry.process.pid == 0) entry.process = find_qemu(guest).value_or(ProcessId{});
         const auto seen = look(entry.process);
         if (seen == entry.last_seen) continue;
         entry.last_seen = seen;

@@ -1,5 +1,6 @@
 #include "daemons/guard/process_control.hpp"
 
+#include <filesystem>
 #include <fstream>
 #include <signal.h>
 #include <sstream>
@@ -37,6 +38,26 @@ std::optional<ProcessId> identify(std::int32_t pid) {
     const auto stat = read_stat(pid);
     if (!stat) return std::nullopt;
     return ProcessId{pid, stat->start_time};
+}
+
+std::optional<ProcessId> find_qemu(const GuestId& guest) {
+    const std::string uuid = guest.to_string();
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc", error)) {
+        const std::string name = entry.path().filename().string();
+        if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+        std::ifstream file(entry.path() / "cmdline", std::ios::binary);
+        std::string argument;
+        bool qemu = false;
+        bool after_uuid = false;
+        for (int i = 0; std::getline(file, argument, '\0'); ++i) {
+            if (i == 0) qemu = argument.find("qemu") != std::string::npos;
+            if (!qemu) break;
+            if (after_uuid && argument == uuid) return identify(std::stoi(name));
+            after_uuid = argument == "-uuid";
+        }
+    }
+    return std::nullopt;
 }
 
 ha::SeenDomain look(const ProcessId& process) {

@@ -21,6 +21,9 @@ struct ProcessId {
 ha::SeenDomain look(const ProcessId& process);
 // The identity of a running pid; empty when there is none.
 std::optional<ProcessId> identify(std::int32_t pid);
+// The QEMU that was started with `-uuid GUEST`; empty when there is none. Reads the command line of every
+// process.
+std::optional<ProcessId> find_qemu(const GuestId& guest);
 // False when the process is not that one any more, or the kernel refused. Success means sent, not done:
 // look() says that.
 bool send_signal(const ProcessId& process, int signal);

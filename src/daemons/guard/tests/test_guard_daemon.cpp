@@ -160,6 +160,34 @@ TEST_F(GuardDaemonTest, ARestartedGuardKnowsItsGuests) {
     EXPECT_TRUE(becomes(child.id(), ha::SeenDomain::paused)) << "nobody registered it again";
 }
 
+// clusterd registers a guest before it starts it: there is no moment in which it runs unguarded.
+TEST_F(GuardDaemonTest, AGuestRegisteredBeforeItsStartIsFoundByItsUuid) {
+    const auto answer = ask({{"do", "register"},
+                             {"guest", guest_.to_string()},
+                             {"name", "web1"},
+                             {"pid", 0},
+                             {"start_time", 0},
+                             {"volumes", {{{"volume", volume_.to_string()}, {"epoch", 3}}}}});
+    ASSERT_TRUE(answer.contains("ok")) << answer.dump();
+    int blocked[2];
+    ASSERT_EQ(::pipe(blocked), 0);
+    const pid_t pid = ::fork();
+    if (pid == 0) {
+        ::dup2(blocked[0], 0);
+        ::execl("/bin/sh", "qemu-system-test", "-c", "read x", "sh", "-uuid", guest_.to_string().c_str(),
+                nullptr);
+        ::_exit(127);
+    }
+    const ProcessId process = *identify(pid);
+    EXPECT_TRUE(becomes(process, ha::SeenDomain::paused)) << "it has no lease";
+    lease(seconds(60));
+    EXPECT_TRUE(becomes(process, ha::SeenDomain::running));
+    ::kill(pid, SIGKILL);
+    ::waitpid(pid, nullptr, 0);
+    ::close(blocked[0]);
+    ::close(blocked[1]);
+}
+
 TEST_F(GuardDaemonTest, AReusedPidIsNotTouched) {
     const Child child;
     ProcessId other = child.id();

@@ -1,0 +1,77 @@
+// The blockd side of the seam over blockd's control socket (docs/formats/control.md). Lives on the loop's
+// thread: every method is called there, and everything that comes from the socket is posted there first.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "adapters/ipc/control_socket.hpp"
+#include "core/cluster/interface.hpp"
+#include "daemons/clusterd/loop.hpp"
+#include "daemons/clusterd/settings.hpp"
+#include "daemons/clusterd/store_driver.hpp"
+
+namespace gemel::clusterd {
+
+class BlockdDriver {
+  public:
+    // tables: last known ones, for the ids of volumes blockd names
+    BlockdDriver(const Settings& settings, Loop& loop, Sink sink,
+                 std::function<const cluster::Tables&()> tables);
+    void start();
+
+    void handle(const cluster::BlockdRecord& order);
+    void handle(const cluster::BlockdDetach& order);
+    void handle(const cluster::BlockdRenew& order);
+    void handle(const cluster::BlockdProposalDone& order);
+    void handle(const cluster::BlockdRefuseEpoch& order);
+    void handle(const cluster::BlockdPeerProvenDown& order);
+    void handle(const cluster::BlockdFormat& order);
+    void handle(const cluster::BlockdDelete& order);
+    void handle(const cluster::BlockdSetAside& order);
+    void handle(const cluster::BlockdRelease& order);
+    void handle(const cluster::BlockdCloseAll& order);
+
+    bool connected() const { return up_; }
+
+  private:
+    using Json = nlohmann::json;
+    using Answer = std::function<void(const Result<Json>&)>;
+    struct Volume {
+        std::string name;
+        bool attached = false;
+        bool attaching = false;
+        std::uint64_t front_sessions = 0;
+        std::optional<CommittedVolume> record;  // the newest one to be told
+    };
+
+    void request(Json body, Duration timeout, Answer answer);  // answer on the loop
+    void on_connected();
+    void on_disconnected();
+    void on_status(const Result<Json>& answer);
+    void on_event(const Json& event);
+    void on_view(const std::string& name, const Json& view);
+    void on_front(const std::string& name, const Json& event);
+    void send_record(const VolumeId& id);
+    void attach(const VolumeId& id);
+    std::optional<VolumeId> id_of(const std::string& name) const;
+    std::optional<std::string> name_of(const VolumeId& id) const;
+    const ReplicaRecord* own_replica(const VolumeRecord& record) const;
+    Json format_request(const VolumeRecord& record) const;
+    void done(cluster::Tag tag, const Result<Json>& answer);
+
+    const Settings& settings_;
+    Loop& loop_;
+    Sink sink_;
+    std::function<const cluster::Tables&()> tables_;
+    std::map<VolumeId, Volume> volumes_;
+    bool up_ = false;
+    std::uint64_t life_ = 0;  // counts connections: answers of an older one are of no use
+    std::unique_ptr<ipc::ControlClient> client_;
+};
+
+}  // namespace gemel::clusterd

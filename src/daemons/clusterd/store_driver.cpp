@@ -1,0 +1,338 @@
+#include "daemons/clusterd/store_driver.hpp"
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <fcntl.h>
+#include <filesystem>
+#include <mutex>
+#include <thread>
+#include <unistd.h>
+
+#include <fmt/format.h>
+
+#include "adapters/etcd/client.hpp"
+#include "adapters/etcd/force.hpp"
+#include "adapters/etcd/process.hpp"
+#include "adapters/etcd/store_directory.hpp"
+#include "adapters/etcd/watcher.hpp"
+#include "adapters/log/log.hpp"
+#include "daemons/clusterd/lease_keeper.hpp"
+#include "daemons/clusterd/loop.hpp"
+#include "daemons/clusterd/store_health.hpp"
+
+namespace gemel::clusterd {
+namespace {
+
+constexpr Duration kTxnTimeout = seconds(3);
+constexpr Duration kReadTimeout = seconds(2);
+constexpr Duration kMemberTimeout = seconds(5);
+
+etcd::Transaction to_etcd(const cluster::Txn& txn) {
+    etcd::Transaction out;
+    for (const auto& compare : txn.compares) {
+        etcd::Compare one;
+        one.key = compare.key;
+        one.number = static_cast<std::int64_t>(compare.revision);
+        switch (compare.kind) {
+            case cluster::CompareKind::mod_revision: one.target = etcd::Compare::Target::mod_revision; break;
+            case cluster::CompareKind::create_revision:
+                one.target = etcd::Compare::Target::create_revision;
+                break;
+            case cluster::CompareKind::value:
+                one.target = etcd::Compare::Target::value;
+                one.value = compare.value;
+                break;
+        }
+        out.compares.push_back(std::move(one));
+    }
+    for (const auto& put : txn.puts)
+        out.then.push_back(etcd::Step::put(put.key, put.value, static_cast<std::int64_t>(put.lease)));
+    for (const auto& key : txn.deletes) out.then.push_back(etcd::Step::remove(key));
+    return out;
+}
+
+cluster::KeyValue to_core(const etcd::KeyValue& pair) {
+    return {pair.key, pair.value, static_cast<std::uint64_t>(pair.mod_revision),
+            static_cast<std::uint64_t>(pair.create_revision)};
+}
+
+std::vector<cluster::KeyValue> to_core(const std::vector<etcd::KeyValue>& pairs) {
+    std::vector<cluster::KeyValue> out;
+    out.reserve(pairs.size());
+    for (const auto& pair : pairs) out.push_back(to_core(pair));
+    return out;
+}
+
+template <typename... Ts>
+struct Overloaded : Ts... {
+    using Ts::operator()...;
+};
+template <typename... Ts>
+Overloaded(Ts...) -> Overloaded<Ts...>;
+
+}  // namespace
+
+struct StoreDriver::Impl {
+    Impl(const Settings& given, Sink to)
+        : settings(given),
+          sink(std::move(to)),
+          directory(given.file.state_dir),
+          process(process_config(), directory.data(), directory.log()),
+          transactions(client_options()),
+          reads(client_options()),
+          members(client_options()),
+          lease(client_options(), [this](std::uint64_t id) { sink(cluster::LeaseLost{id}); }) {}
+
+    etcd::ProcessConfig process_config() const {
+        etcd::ProcessConfig out;
+        out.name = settings.file.name;
+        out.client_url = settings.file.client_url;
+        out.peer_url = settings.file.peer_url;
+        out.cluster_token = settings.file.cluster.to_string();
+        out.tls = settings.tls;
+        return out;
+    }
+    // Own member first.
+    etcd::ClientOptions client_options() const {
+        etcd::ClientOptions out;
+        out.tls = settings.tls;
+        const auto add = [&](const std::string& url) {
+            const auto address = http::Address::parse(url);
+            if (address &&
+                std::find(out.endpoints.begin(), out.endpoints.end(), *address) == out.endpoints.end())
+                out.endpoints.push_back(*address);
+        };
+        if (settings.file.voter) add(settings.file.client_url);
+        for (const auto& member : settings.file.members) add(member.client_url);
+        return out;
+    }
+    void run_transaction(const cluster::SubmitTxn& request);
+    void run_read(const cluster::StoreRead& request);
+    void bootstrap_done();
+    Status run_command(const cluster::StoreCommandKind& command);
+    Status start_store();
+    Status force(const cluster::ForcePrepare& command);
+    etcd::WatcherCallbacks watch_callbacks();
+
+    const Settings& settings;
+    Sink sink;
+    etcd::StoreDirectory directory;
+    etcd::Process process;
+    etcd::Client transactions;
+    etcd::Client reads;
+    etcd::Client members;
+    LeaseKeeper lease;
+    bool have_snapshot = false;        // watcher's thread
+    bool bootstrap_looked_at = false;  // transaction worker
+    std::unique_ptr<etcd::Watcher> watcher;
+    std::unique_ptr<StoreHealthProbe> health;
+    // Last: they are stopped first.
+    Worker transaction_worker{64};
+    Worker read_worker{32};
+    Worker command_worker{32};
+};
+
+void StoreDriver::Impl::run_transaction(const cluster::SubmitTxn& request) {
+    const auto result = transactions.commit(to_etcd(request.txn), kTxnTimeout);
+    cluster::TxnDone done{request.tag, cluster::TxnOutcome::unknown,
+                          static_cast<std::uint64_t>(result.header.revision)};
+    switch (result.outcome) {
+        case etcd::Outcome::committed:
+            done.outcome = cluster::TxnOutcome::committed;
+            bootstrap_done();
+            break;
+        case etcd::Outcome::compare_failed: done.outcome = cluster::TxnOutcome::compare_failed; break;
+        case etcd::Outcome::not_done:  // the machine knows three; it resolves this one by reading
+        case etcd::Outcome::unknown:
+            log::debug("store: transaction unresolved: " + result.error.message);
+            break;
+    }
+    sink(done);
+}
+
+// A new store may be begun only while this file is there; the first commit ends that for good.
+void StoreDriver::Impl::bootstrap_done() {
+    if (bootstrap_looked_at) return;
+    bootstrap_looked_at = true;
+    if (::unlink(settings.bootstrap_pending().c_str()) == 0) {
+        [[maybe_unused]] const auto synced = etcd::sync_directory(settings.file.state_dir);
+        log::info("store: first commit; a new store will not be begun here again");
+    }
+}
+
+void StoreDriver::Impl::run_read(const cluster::StoreRead& request) {
+    etcd::Transaction all;
+    for (const auto& key : request.keys) {
+        etcd::Step step = etcd::Step::get(key);
+        if (request.prefix) step.range_end = etcd::prefix_end(key);
+        all.then.push_back(std::move(step));
+    }
+    cluster::ReadDone done;
+    done.tag = request.tag;
+    done.sent_at = boot_now();
+    const auto result = reads.commit(all, kReadTimeout);
+    done.ok = result.outcome == etcd::Outcome::committed;
+    done.revision = static_cast<std::uint64_t>(result.header.revision);
+    for (const auto& range : result.ranges)
+        for (const auto& pair : range) done.values.push_back(to_core(pair));
+    sink(done);
+}
+
+etcd::WatcherCallbacks StoreDriver::Impl::watch_callbacks() {
+    return {
+        [this](const etcd::RangeResult& all, bool linearizable) {
+            if (!linearizable) return;  // an old copy is not a table (docs/design/0006, rule 2)
+            have_snapshot = true;
+            sink(cluster::TableSnapshot{static_cast<std::uint64_t>(all.header.revision), to_core(all.pairs)});
+        },
+        [this](const std::vector<etcd::WatchEvent>& events, const etcd::Header& header) {
+            cluster::WatchEvents out;
+            out.revision = static_cast<std::uint64_t>(header.revision);
+            for (const auto& event : events) {
+                const auto pair = to_core(event.pair);
+                out.changes.push_back({pair.key, event.removed ? std::nullopt : std::optional(pair.value),
+                                       pair.mod_revision, pair.create_revision});
+            }
+            sink(out);
+        },
+        [this](const Error& why) {
+            if (have_snapshot) log::info("store: the watch ended: " + why.message);
+            if (have_snapshot) sink(cluster::WatchLost{});
+            have_snapshot = false;
+        }};
+}
+
+Status StoreDriver::Impl::start_store() {
+    if (!settings.file.voter) return {};
+    if (process.find() != 0) return {};
+    if (auto ok = directory.recover(); !ok) return ok;
+    const bool present = directory.present();
+    if (!present && !std::filesystem::exists(settings.bootstrap_pending()))
+        return fail(ErrorCode::failed_precondition,
+                    "there is no store here and none may be begun; waiting to be added by the cluster");
+    return process.start({settings.initial_cluster(), false});
+}
+
+Status StoreDriver::Impl::force(const cluster::ForcePrepare& command) {
+    // The member holds nothing that a kill could lose: what it answered is synced.
+    if (auto ok = process.stop(milliseconds(300)); !ok) return ok;
+    return etcd::force_prepare(directory, process_config(), to_etcd(command.first_commit));
+}
+
+Status StoreDriver::Impl::run_command(const cluster::StoreCommandKind& command) {
+    return std::visit(Overloaded{
+                          [&](const cluster::StartStore&) { return start_store(); },
+                          [&](const cluster::StopStore&) { return process.stop(seconds(5)); },
+                          [&](const cluster::SetStoreAside& aside) -> Status {
+                              if (auto ok = process.stop(seconds(2)); !ok) return ok;
+                              // Its log goes with it: what it says about a removed member is not about the
+                              // next one.
+                              std::error_code ignored;
+                              std::filesystem::rename(directory.log(), directory.log().string() + ".old",
+                                                      ignored);
+                              return directory.set_aside(aside.reason);
+                          },
+                          [&](const cluster::JoinStore& join) -> Status {
+                              if (process.find() != 0) return {};
+                              return process.start({join.initial_cluster, true});
+                          },
+                          [&](const cluster::ForcePrepare& prepare) { return force(prepare); },
+                          [&](const cluster::ForceActivate&) -> Status {
+                              if (auto ok = etcd::force_activate(directory); !ok) return ok;
+                              if (auto ok = process.start({settings.initial_cluster(), false}); !ok)
+                                  return ok;
+                              if (watcher) watcher->restart();
+                              return {};
+                          },
+                          [&](const cluster::ForceAbort&) -> Status {
+                              if (auto ok = directory.delete_copy(); !ok) return ok;
+                              return start_store();
+                          },
+                          [&](const cluster::AddLearner& add) -> Status {
+                              const auto added = members.add_learner(add.peer_url, kMemberTimeout);
+                              return added ? Status() : Status(tl::unexpected<Error>(added.error()));
+                          },
+                          [&](const cluster::PromoteMember& promote) {
+                              return members.promote(promote.id, kMemberTimeout);
+                          },
+                          [&](const cluster::RemoveMember& remove) {
+                              return members.remove_member(remove.id, kMemberTimeout);
+                          },
+                          [&](const cluster::WriteMemberNonce& nonce) {
+                              return directory.write_nonces({nonce.current, nonce.next});
+                          },
+                      },
+                      command);
+}
+
+StoreDriver::StoreDriver(const Settings& settings, Sink sink)
+    : impl_(std::make_unique<Impl>(settings, std::move(sink))) {}
+
+StoreDriver::~StoreDriver() {
+    impl_->transactions.cancel();
+    impl_->reads.cancel();
+    impl_->members.cancel();
+}
+
+Result<cluster::BootFacts> StoreDriver::boot_facts() {
+    cluster::BootFacts out;
+    out.store_running = impl_->process.find() != 0;
+    if (!out.store_running) {
+        // A copy that was being forced is of no use without the process that worked on it.
+        if (auto ok =
+                etcd::Process(impl_->process_config(), impl_->directory.forcing(), impl_->directory.log())
+                    .stop(Duration{});
+            !ok)
+            return tl::unexpected<Error>(ok.error());
+        if (auto ok = impl_->directory.recover(); !ok) return tl::unexpected<Error>(ok.error());
+    }
+    out.store_present = impl_->directory.present();
+    const auto nonces = impl_->directory.read_nonces();
+    if (!nonces) return tl::unexpected<Error>(nonces.error());
+    if (*nonces) {
+        out.member_nonce = (*nonces)->current;
+        out.next_member_nonce = (*nonces)->next;
+    }
+    return out;
+}
+
+void StoreDriver::start() {
+    etcd::WatcherOptions options;
+    options.client = impl_->client_options();
+    options.prefix = std::string(keys::kRoot);
+    impl_->watcher = std::make_unique<etcd::Watcher>(std::move(options), impl_->watch_callbacks());
+    impl_->health = std::make_unique<StoreHealthProbe>(
+        impl_->settings, impl_->process, impl_->directory.log().string(),
+        [this](const cluster::StoreHealth& health) { impl_->sink(health); });
+}
+
+void StoreDriver::handle(const cluster::SubmitTxn& request) {
+    if (!impl_->transaction_worker.post([this, request] { impl_->run_transaction(request); }))
+        impl_->sink(cluster::TxnDone{request.tag, cluster::TxnOutcome::unknown, 0});
+}
+
+void StoreDriver::handle(const cluster::StoreRead& request) {
+    if (!impl_->read_worker.post([this, request] { impl_->run_read(request); }))
+        impl_->sink(cluster::ReadDone{request.tag, false, boot_now(), 0, {}});
+}
+
+void StoreDriver::handle(const cluster::GrantLease& request) {
+    impl_->lease.grant(request.ttl_s, [this](std::uint64_t id) { impl_->sink(cluster::LeaseGranted{id}); });
+}
+
+void StoreDriver::handle(const cluster::RevokeLease& request) {
+    impl_->lease.revoke(request.id);
+}
+
+void StoreDriver::handle(const cluster::StoreCommand& request) {
+    const bool taken = impl_->command_worker.post([this, request] {
+        const Status done = impl_->run_command(request.command);
+        if (impl_->health) impl_->health->look_now();
+        impl_->sink(
+            cluster::StoreCommandDone{request.tag, done.has_value(), done ? "" : done.error().message});
+    });
+    if (!taken) impl_->sink(cluster::StoreCommandDone{request.tag, false, "too many store commands at once"});
+}
+
+}  // namespace gemel::clusterd

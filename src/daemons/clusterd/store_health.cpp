@@ -1,0 +1,121 @@
+#include "daemons/clusterd/store_health.hpp"
+
+#include <chrono>
+#include <fstream>
+
+namespace gemel::clusterd {
+namespace {
+
+constexpr Duration kProbeTimeout = milliseconds(400);
+constexpr auto kInterval = std::chrono::milliseconds(500);
+
+}  // namespace
+
+StoreHealthProbe::StoreHealthProbe(const Settings& settings, etcd::Process process, std::string log_file,
+                                   std::function<void(const cluster::StoreHealth&)> report)
+    : settings_(settings),
+      process_(std::move(process)),
+      log_file_(std::move(log_file)),
+      report_(std::move(report)),
+      thread_([this] { run(); }) {}
+
+StoreHealthProbe::~StoreHealthProbe() {
+    {
+        const std::scoped_lock lock(mutex_);
+        stop_ = true;
+    }
+    wake_.notify_one();
+    thread_.join();
+}
+
+void StoreHealthProbe::look_now() {
+    {
+        const std::scoped_lock lock(mutex_);
+        now_ = true;
+    }
+    wake_.notify_one();
+}
+
+void StoreHealthProbe::run() {
+    std::unique_lock lock(mutex_);
+    while (!stop_) {
+        now_ = false;
+        lock.unlock();
+        const auto health = look();
+        lock.lock();
+        if (!stop_) report_(health);
+        wake_.wait_for(lock, kInterval, [this] { return stop_ || now_; });
+    }
+}
+
+Result<etcd::MemberStatus> StoreHealthProbe::status_of(const std::string& client_url) {
+    auto& client = clients_[client_url];
+    if (!client) {
+        const auto address = http::Address::parse(client_url);
+        if (!address) return tl::unexpected<Error>(address.error());
+        client = std::make_unique<etcd::Client>(etcd::ClientOptions{{*address}, settings_.tls});
+    }
+    return client->status(kProbeTimeout);
+}
+
+// etcd says it in its log and ends; there is no other sign of it.
+bool StoreHealthProbe::rejected() const {
+    std::ifstream file(log_file_, std::ios::binary | std::ios::ate);
+    if (!file) return false;
+    const auto size = static_cast<std::streamoff>(file.tellg());
+    const std::streamoff window = 8192;
+    file.seekg(size > window ? size - window : 0);
+    const std::string tail{std::istreambuf_iterator<char>(file), {}};
+    return tail.find("permanently removed from the cluster") != std::string::npos ||
+           tail.find("data-dir used by this member must be removed") != std::string::npos;
+}
+
+cluster::StoreHealth StoreHealthProbe::look() {
+    cluster::StoreHealth out;
+    std::uint64_t leader = 0;
+    std::uint64_t newest = 0;
+    if (settings_.file.voter) {
+        out.running = process_.find() != 0;
+        if (out.running) {
+            const auto own = status_of(settings_.file.client_url);
+            out.answers = own.has_value();
+            if (own) {
+                leader = own->leader;
+                newest = own->raft_index;
+            }
+        } else {
+            out.rejected = rejected();
+        }
+    }
+    std::vector<std::string> sources{settings_.file.client_url};
+    for (const auto& member : settings_.file.members) sources.push_back(member.client_url);
+    // A list from our own member is good without quorum too; from others only where we are no voter.
+    for (const auto& url : sources) {
+        if (url.empty() || (settings_.file.voter && !out.answers)) continue;
+        const auto status = status_of(url);
+        if (!status) continue;
+        if (leader == 0) leader = status->leader;
+        auto listed = clients_[url]->members(kProbeTimeout);
+        if (!listed) continue;
+        members_ = std::move(*listed);
+        break;
+    }
+    for (const auto& member : members_) {
+        cluster::StoreMemberView view;
+        view.name = member.name;
+        view.peer_url = member.peer_urls.empty() ? "" : member.peer_urls.front();
+        view.id = member.id;
+        view.learner = member.learner;
+        if (!member.client_urls.empty()) {
+            const auto status = status_of(member.client_urls.front());
+            view.answers = status.has_value();
+            constexpr std::uint64_t kCloseEnough = 1000;
+            view.learner_ready = status && status->raft_applied_index + kCloseEnough >= newest;
+        }
+        if (member.id == leader) out.leader = member.name;
+        out.members.push_back(std::move(view));
+    }
+    return out;
+}
+
+}  // namespace gemel::clusterd

@@ -1,0 +1,168 @@
+// The store side of the seam with a real etcd: what the machine would see and ask.
+#include <condition_variable>
+#include <fstream>
+#include <mutex>
+
+#include <gtest/gtest.h>
+
+#include "adapters/etcd/tests/harness.hpp"
+#include "daemons/clusterd/store_driver.hpp"
+
+namespace gemel::clusterd {
+namespace {
+
+using cluster::Input;
+using gemel::testing::StoreCluster;
+
+class Inbox {
+  public:
+    Sink sink() {
+        return [this](Input input) {
+            const std::scoped_lock lock(mutex_);
+            all_.push_back(std::move(input));
+            changed_.notify_all();
+        };
+    }
+    // Waits for the first input of that kind that fits, and takes it out.
+    template <typename Kind, typename Fits>
+    std::optional<Kind> wait(Fits fits, std::chrono::seconds limit = std::chrono::seconds(20)) {
+        std::unique_lock lock(mutex_);
+        std::optional<Kind> found;
+        changed_.wait_for(lock, limit, [&] {
+            for (auto it = all_.begin(); it != all_.end(); ++it) {
+                const auto* one = std::get_if<Kind>(&*it);
+                if (one == nullptr || !fits(*one)) continue;
+                found = *one;
+                all_.erase(it);
+                return true;
+            }
+            return false;
+        });
+        return found;
+    }
+    template <typename Kind>
+    std::optional<Kind> wait() {
+        return wait<Kind>([](const Kind&) { return true; });
+    }
+
+  private:
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    std::vector<Input> all_;
+};
+
+class StoreDriverTest : public ::testing::Test {
+  protected:
+    StoreDriverTest() {
+        auto& member = cluster_.member(0);
+        settings_.file.name = "node1";
+        settings_.file.cluster = ClusterId::from_random(1, 2);
+        settings_.file.state_dir = member.state.string();
+        settings_.file.client_url = member.config.client_url;
+        settings_.file.peer_url = member.config.peer_url;
+        settings_.file.members = {{"node1", member.config.peer_url, member.config.client_url}};
+        settings_.tls = member.config.tls;
+        driver_ = std::make_unique<StoreDriver>(settings_, inbox_.sink());
+    }
+    cluster::StoreCommandDone command(cluster::StoreCommandKind kind) {
+        const cluster::Tag tag = ++tag_;
+        driver_->handle(cluster::StoreCommand{tag, std::move(kind)});
+        const auto done =
+            inbox_.wait<cluster::StoreCommandDone>([&](const auto& one) { return one.tag == tag; });
+        return done.value_or(cluster::StoreCommandDone{0, false, "no answer"});
+    }
+    cluster::TxnDone commit(cluster::Txn txn) {
+        const cluster::Tag tag = ++tag_;
+        driver_->handle(cluster::SubmitTxn{tag, std::move(txn)});
+        return inbox_.wait<cluster::TxnDone>([&](const auto& one) { return one.tag == tag; })
+            .value_or(cluster::TxnDone{});
+    }
+    void begin() {
+        std::ofstream(settings_.bootstrap_pending()) << "";
+        driver_->start();
+        ASSERT_TRUE(command(cluster::StartStore{}).ok);
+        ASSERT_TRUE(inbox_.wait<cluster::TableSnapshot>());
+    }
+    StoreCluster cluster_{1};
+    Settings settings_;
+    Inbox inbox_;
+    cluster::Tag tag_ = 0;
+    std::unique_ptr<StoreDriver> driver_;
+};
+
+TEST_F(StoreDriverTest, AStoreIsBegunOnlyWhereItWasAskedForAndOnlyOnce) {
+    EXPECT_FALSE(driver_->boot_facts()->store_present);
+    const auto refused = command(cluster::StartStore{});
+    EXPECT_FALSE(refused.ok);
+    EXPECT_NE(refused.detail.find("no store here"), std::string::npos) << refused.detail;
+    begin();
+    EXPECT_TRUE(std::filesystem::exists(settings_.bootstrap_pending()));
+    const auto first =
+        commit({{{"/gemel/a", cluster::CompareKind::mod_revision, 0, ""}}, {{"/gemel/a", "1", 0}}, {}});
+    EXPECT_EQ(first.outcome, cluster::TxnOutcome::committed);
+    EXPECT_FALSE(std::filesystem::exists(settings_.bootstrap_pending()));
+    EXPECT_EQ(commit({{{"/gemel/a", cluster::CompareKind::mod_revision, 0, ""}}, {{"/gemel/a", "2", 0}}, {}})
+                  .outcome,
+              cluster::TxnOutcome::compare_failed);
+    const auto event = inbox_.wait<cluster::WatchEvents>();
+    ASSERT_TRUE(event);
+    ASSERT_EQ(event->changes.size(), 1U);
+    EXPECT_EQ(event->changes[0].value, "1");
+    EXPECT_EQ(event->changes[0].mod_revision, first.revision);
+    const auto facts = driver_->boot_facts();
+    EXPECT_TRUE(facts->store_running);
+    EXPECT_TRUE(facts->store_present);
+}
+
+TEST_F(StoreDriverTest, ReadsLeasesAndHealth) {
+    begin();
+    driver_->handle(cluster::GrantLease{5});
+    const auto lease = inbox_.wait<cluster::LeaseGranted>();
+    ASSERT_TRUE(lease && lease->id != 0);
+    const auto put = commit({{}, {{"/gemel/coordinator", "me", lease->id}, {"/gemel/b", "1", 0}}, {}});
+    ASSERT_EQ(put.outcome, cluster::TxnOutcome::committed);
+    driver_->handle(cluster::StoreRead{99, {"/gemel/coordinator", "/gemel/none"}, false});
+    const auto read = inbox_.wait<cluster::ReadDone>();
+    ASSERT_TRUE(read && read->ok);
+    EXPECT_EQ(read->tag, 99U);
+    ASSERT_EQ(read->values.size(), 1U);
+    EXPECT_EQ(read->values[0].create_revision, put.revision);
+    driver_->handle(cluster::StoreRead{100, {"/gemel/"}, true});
+    EXPECT_EQ(inbox_.wait<cluster::ReadDone>()->values.size(), 2U);
+    driver_->handle(cluster::RevokeLease{lease->id});
+    const auto gone = inbox_.wait<cluster::WatchEvents>([](const cluster::WatchEvents& events) {
+        return !events.changes.empty() && !events.changes[0].value;
+    });
+    EXPECT_TRUE(gone) << "the key goes with its lease";
+    const auto health =
+        inbox_.wait<cluster::StoreHealth>([](const auto& one) { return !one.leader.empty(); });
+    ASSERT_TRUE(health);
+    EXPECT_TRUE(health->running && health->answers);
+    EXPECT_EQ(health->leader, "node1");
+    ASSERT_EQ(health->members.size(), 1U);
+    EXPECT_EQ(health->members[0].peer_url, settings_.file.peer_url);
+}
+
+TEST_F(StoreDriverTest, ForcingAndSettingAside) {
+    begin();
+    ASSERT_EQ(commit({{}, {{"/gemel/lineage", "one", 0}}, {}}).outcome, cluster::TxnOutcome::committed);
+    EXPECT_FALSE(command(cluster::ForceActivate{}).ok) << "nothing was prepared";
+    const cluster::Txn first{
+        {{"/gemel/lineage", cluster::CompareKind::value, 0, "one"}}, {{"/gemel/lineage", "two", 0}}, {}};
+    const auto prepared = command(cluster::ForcePrepare{first});
+    ASSERT_TRUE(prepared.ok) << prepared.detail;
+    ASSERT_TRUE(command(cluster::ForceActivate{}).ok);
+    const auto forced = inbox_.wait<cluster::TableSnapshot>(
+        [](const auto& tables) { return tables.all.size() == 1 && tables.all[0].value == "two"; });
+    EXPECT_TRUE(forced);
+    const Uuid nonce = Uuid::from_random(5, 6);
+    ASSERT_TRUE(command(cluster::WriteMemberNonce{nonce, {}}).ok);
+    EXPECT_EQ(driver_->boot_facts()->member_nonce, nonce);
+    ASSERT_TRUE(command(cluster::SetStoreAside{"superseded"}).ok);
+    EXPECT_FALSE(driver_->boot_facts()->store_present);
+    EXPECT_FALSE(command(cluster::StartStore{}).ok) << "bootstrap is over: it has to be added";
+    EXPECT_TRUE(inbox_.wait<cluster::StoreHealth>([](const auto& one) { return !one.running; }));
+}
+
+}  // namespace
+}  // namespace gemel::clusterd
