@@ -60,7 +60,9 @@ void BlockdDriver::done(cluster::Tag tag, const Result<json>& answer) {
 
 void BlockdDriver::on_connected() {
     ++life_;
-    request({{"do", "status"}}, kShort, [this](const Result<json>& answer) { on_status(answer); });
+    asked_at_ = {};
+    asking_ = false;
+    tick(boot_now());
 }
 
 void BlockdDriver::on_disconnected() {
@@ -71,6 +73,7 @@ void BlockdDriver::on_disconnected() {
 }
 
 void BlockdDriver::on_status(const Result<json>& answer) {
+    asking_ = false;
     if (!answer) {
         log::warning("blockd does not tell its status: " + answer.error().message);
         return;
@@ -80,12 +83,23 @@ void BlockdDriver::on_status(const Result<json>& answer) {
         log::error("blockd's status names no process; is it of another version?");
         return;
     }
+    if (!up_) sink_(cluster::BlockdUp{*process});
     up_ = true;
-    sink_(cluster::BlockdUp{*process});
-    for (const auto& entry : answer->value("volumes", json::array())) {
-        const std::string name = text(entry, "volume");
-        if (entry.contains("view")) on_view(name, entry["view"]);
+    for (json view : answer->value("volumes", json::array())) {
+        if (!view.is_object()) continue;
+        const std::string name = text(view, "volume");
+        view.erase("volume");
+        on_view(name, view);
     }
+}
+
+// Views come at changes; the machine wants to see each volume once a second, and that blockd answers.
+void BlockdDriver::tick(Instant now) {
+    constexpr Duration kInterval = seconds(1);
+    if (!client_ || !client_->connected() || asking_ || now - asked_at_ < kInterval) return;
+    asked_at_ = now;
+    asking_ = true;
+    request({{"do", "status"}}, kShort, [this](const Result<json>& answer) { on_status(answer); });
 }
 
 void BlockdDriver::on_event(const json& event) {
@@ -357,7 +371,11 @@ void BlockdDriver::handle(const cluster::BlockdRelease& order) {
         return;
     }
     request({{"do", "refuse_epoch"}, {"volume", *name}, {"epoch", order.epoch}}, kLong,
-            [this, tag = order.tag](const Result<json>& answer) { done(tag, answer); });
+            [this, tag = order.tag](const Result<json>& answer) {
+                const bool absent =
+                    !answer && answer.error().code == ErrorCode::not_found;  // it serves nothing
+                done(tag, absent ? Result<json>(json::object()) : answer);
+            });
 }
 
 void BlockdDriver::handle(const cluster::BlockdCloseAll& order) {

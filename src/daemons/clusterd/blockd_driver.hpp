@@ -23,6 +23,7 @@ class BlockdDriver {
     BlockdDriver(const Settings& settings, Loop& loop, Sink sink,
                  std::function<const cluster::Tables&()> tables);
     void start();
+    void tick(Instant now);
 
     void handle(const cluster::BlockdRecord& order);
     void handle(const cluster::BlockdDetach& order);
@@ -70,6 +71,8 @@ class BlockdDriver {
     std::function<const cluster::Tables&()> tables_;
     std::map<VolumeId, Volume> volumes_;
     bool up_ = false;
+    bool asking_ = false;  // a status request is open
+    Instant asked_at_;
     std::uint64_t life_ = 0;  // counts connections: answers of an older one are of no use
     std::unique_ptr<ipc::ControlClient> client_;
 };

@@ -115,6 +115,7 @@ void Daemon::Impl::handle(const cluster::LeaveDone& done) {
 Instant Daemon::Impl::on_time() {
     constexpr Duration kStreamInterval = milliseconds(100);
     const Instant now = boot_now();
+    blockd.tick(now);
     if (now >= node.next_deadline()) step(cluster::Tick{wall_ms()});
     if (now - streams_fed >= kStreamInterval) {
         streams_fed = now;

@@ -53,7 +53,8 @@ void GuardDriver::start() {
 void GuardDriver::handle(const cluster::GuardRegister& order) {
     json volumes = json::array();
     for (const auto& volume : order.volumes)
-        volumes.push_back({{"volume", volume.id.to_string()}, {"epoch", volume.epoch}});
+        volumes.push_back(
+            {{"volume", volume.id.to_string()}, {"name", volume.name}, {"epoch", volume.epoch}});
     const json body{{"do", "register"},
                     {"guest", order.uuid.to_string()},
                     {"name", order.name},

@@ -127,10 +127,21 @@ Status GuardDaemon::apply(const json& body) {
             "'" + what +
                 "' is unknown: expected register, unregister, lease, ownership_lost, kill_at or status");
     }
-    auto volume = id<VolumeId>(body, "volume");
-    if (!volume) return tl::unexpected<Error>(volume.error());
     auto epoch = number(body, "epoch");
     if (!epoch) return tl::unexpected<Error>(epoch.error());
+    if (what == "lease" && body.contains("volume") && body["volume"].is_string()) {
+        // blockd knows volumes by name, and may speak before a guest of theirs is registered.
+        const auto known = names_.find(body["volume"].get<std::string>());
+        const bool is_id = VolumeId::parse(body["volume"].get<std::string>()).has_value();
+        if (known == names_.end() && !is_id) return keep_for_later(body);
+        if (!is_id) {
+            json by_id = body;
+            by_id["volume"] = known->second.to_string();
+            return apply(by_id);
+        }
+    }
+    auto volume = id<VolumeId>(body, "volume");
+    if (!volume) return tl::unexpected<Error>(volume.error());
     if (what == "ownership_lost") {
         step(ha::OwnershipLost{*volume, *epoch});
         return {};
@@ -151,6 +162,23 @@ Status GuardDaemon::apply(const json& body) {
     return {};
 }
 
+// The newest lease of a volume whose id is not known yet.
+Status GuardDaemon::keep_for_later(const json& body) {
+    constexpr std::size_t kMaxKept = 1024;
+    const auto name = body["volume"].get<std::string>();
+    if (early_leases_.size() >= kMaxKept && !early_leases_.contains(name))
+        return fail(ErrorCode::out_of_space, "too many volumes that no guest is registered for");
+    early_leases_[name] = body;
+    return {};
+}
+
+void GuardDaemon::learn_name(const std::string& name, const VolumeId& volume) {
+    names_[name] = volume;
+    const auto early = early_leases_.extract(name);
+    if (early.empty()) return;
+    if (const Status applied = apply(early.mapped()); !applied) log::warning(applied.error().message);
+}
+
 Status GuardDaemon::register_guest(const json& body) {
     auto guest = id<GuestId>(body, "guest");
     if (!guest) return tl::unexpected<Error>(guest.error());
@@ -168,6 +196,8 @@ Status GuardDaemon::register_guest(const json& body) {
         auto epoch = number(one, "epoch");
         if (!volume || !epoch) return bad("volumes: a list of {volume, epoch}");
         registration.volumes.push_back({*volume, *epoch});
+        if (one.contains("name") && one["name"].is_string())
+            learn_name(one["name"].get<std::string>(), *volume);
     }
     ProcessId process{static_cast<std::int32_t>(*pid), *start_time};
     if (process.pid == 0) process = find_qemu(*guest).value_or(ProcessId{});

@@ -47,6 +47,8 @@ class GuardDaemon {
     void handle(const Request& request);
     Status apply(const nlohmann::json& body);
     Status register_guest(const nlohmann::json& body);
+    Status keep_for_later(const nlohmann::json& lease);
+    void learn_name(const std::string& name, const VolumeId& volume);
     nlohmann::json status() const;
     void step(const ha::GuardInput& input);
     void act(const ha::GuardOutput& output);
@@ -57,8 +59,10 @@ class GuardDaemon {
     std::string run_dir_;
     ha::Guard guard_;
     std::map<GuestId, Guest> guests_;
-    std::map<GuestId, nlohmann::json> registrations_;  // as they came, for guard.state
-    std::map<std::string, nlohmann::json> leases_;     // "volume/epoch" -> request, for guard.state
+    std::map<GuestId, nlohmann::json> registrations_;     // as they came, for guard.state
+    std::map<std::string, nlohmann::json> leases_;        // "volume/epoch" -> request, for guard.state
+    std::map<std::string, VolumeId> names_;               // of the volumes of registered guests
+    std::map<std::string, nlohmann::json> early_leases_;  // by name, before a guest of theirs was registered
     bool feeding_ = true;
     bool changed_ = false;
     Instant saved_at_;

@@ -188,6 +188,28 @@ TEST_F(GuardDaemonTest, AGuestRegisteredBeforeItsStartIsFoundByItsUuid) {
     ::close(blocked[1]);
 }
 
+TEST_F(GuardDaemonTest, ALeaseByNameCountsAlsoWhenItCameBeforeTheGuest) {
+    const Child child;
+    const Instant until = now() + milliseconds(1500);
+    const auto by_name = [&](Instant at) {
+        return ask({{"do", "lease"},
+                    {"volume", "web1-root"},
+                    {"epoch", 3},
+                    {"until_ns", static_cast<std::uint64_t>(at.nanoseconds_since_boot)}});
+    };
+    ASSERT_TRUE(by_name(until).contains("ok"));
+    ask({{"do", "register"},
+         {"guest", guest_.to_string()},
+         {"name", "web1"},
+         {"pid", child.id().pid},
+         {"start_time", child.id().start_time},
+         {"volumes", {{{"volume", volume_.to_string()}, {"name", "web1-root"}, {"epoch", 3}}}}});
+    EXPECT_EQ(ask({{"do", "status"}})["ok"]["guests"][0]["lease_until_ns"], until.nanoseconds_since_boot);
+    EXPECT_TRUE(becomes(child.id(), ha::SeenDomain::paused));
+    ASSERT_TRUE(by_name(now() + seconds(60)).contains("ok"));
+    EXPECT_TRUE(becomes(child.id(), ha::SeenDomain::running));
+}
+
 TEST_F(GuardDaemonTest, AReusedPidIsNotTouched) {
     const Child child;
     ProcessId other = child.id();
@@ -199,7 +221,8 @@ TEST_F(GuardDaemonTest, AReusedPidIsNotTouched) {
 
 TEST_F(GuardDaemonTest, BadRequestsAreAnswered) {
     EXPECT_NE(ask({{"do", "dance"}})["error"].get<std::string>().find("is unknown"), std::string::npos);
-    EXPECT_NE(ask({{"do", "lease"}, {"volume", "x"}})["error"].get<std::string>().find("not an id"),
+    EXPECT_NE(ask({{"do", "ownership_lost"}, {"volume", "x"}, {"epoch", 1}})["error"].get<std::string>().find(
+                  "not an id"),
               std::string::npos);
     EXPECT_NE(
         ask({{"do", "register"}, {"guest", guest_.to_string()}})["error"].get<std::string>().find("pid"),
