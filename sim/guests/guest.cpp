@@ -12,6 +12,7 @@ namespace {
 constexpr std::uint64_t kSlotBits = 16;
 constexpr std::uint32_t kSweepBlocks = 16;
 constexpr std::uint32_t kDepth = 4;
+constexpr std::uint64_t kBusyRequests = 2400;
 
 }  // namespace
 
@@ -117,6 +118,7 @@ void Guest::begin_sweep() {
 void Guest::schedule(std::uint32_t queue) {
     Duration wait = Duration{static_cast<std::int64_t>(
         random_.below(static_cast<std::uint64_t>(workload_.gap.nanoseconds) * 2 + 1))};
+    if (requests_ > kBusyRequests) wait = wait * 4 + milliseconds(40);  // enough was asked: only keep it alive
     if (sweeping()) wait = microseconds(50);
     if (burst_left_[queue] == 0) {
         burst_left_[queue] = workload_.burst;

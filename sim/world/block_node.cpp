@@ -205,7 +205,9 @@ void BlockNode::carry_out(const replication::Output& output) {
         }
         parts_.link.send(node_, send->session, send->message, std::move(stamps));
     } else if (const auto* drop = std::get_if<replication::PeerDrop>(&output)) {
-        parts_.trace.note(parts_.queue.now(), node_, "engine.drops_peer", drop->stay_away ? 1 : 0);
+        parts_.trace.note_text(parts_.queue.now(), node_, drop->stay_away ? "engine.sends_away" : "engine.drops_peer",
+                               drop->reason);
+        parts_.counters.add(drop->stay_away ? "engine.sends_away" : "engine.drops_peer");
         parts_.link.drop(node_, drop->session, drop->stay_away);
     } else if (const auto* complete = std::get_if<replication::FrontComplete>(&output)) {
         complete_front(*complete);

@@ -20,7 +20,9 @@ class NodeClock {
     }
     Instant local(Instant real) const {
         const Duration elapsed = real - real_start_;
-        return Instant{shown_.nanoseconds} + elapsed + Duration{elapsed.nanoseconds / kMillion * drift_ppm_};
+        // one division: rounding it in pieces would let the clock step back
+        const auto skew = static_cast<std::int64_t>(static_cast<SignedWide>(elapsed.nanoseconds) * drift_ppm_ / kMillion);
+        return Instant{shown_.nanoseconds} + elapsed + Duration{skew};
     }
     // the real instant at which the clock has certainly reached `local`
     Instant real(Instant local_time) const {
@@ -33,6 +35,7 @@ class NodeClock {
     }
 
   private:
+    __extension__ using SignedWide = __int128;
     static constexpr std::int64_t kMillion = 1'000'000;
     Instant real_start_{0};
     Duration shown_{0};

@@ -338,9 +338,9 @@ void World::repair_failed_replicas() {
     for (std::uint32_t node = 0; node < 2; ++node) {
         const ReplicaRecord& replica = oracle_->committed().record.replicas[node];
         if (replica.in_ack_set || !blocks_[node]->running()) continue;
-        const bool broken = replica.state == ReplicaState::failed ||
-                            blocks_[node]->view().connection == replication::ConnectionState::standalone ||
-                            !blocks_[node]->view().problem.empty();
+        const replication::View view = blocks_[node]->view();
+        const bool broken = replica.state == ReplicaState::failed || view.local_state == ReplicaState::failed ||
+                            view.connection == replication::ConnectionState::standalone;
         if (!broken) continue;
         counters_.add("site.replica_replaced");
         blocks_[node]->die();
