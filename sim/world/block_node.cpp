@@ -205,8 +205,8 @@ void BlockNode::carry_out(const replication::Output& output) {
         }
         parts_.link.send(node_, send->session, send->message, std::move(stamps));
     } else if (const auto* drop = std::get_if<replication::PeerDrop>(&output)) {
-        parts_.trace.note_text(parts_.queue.now(), node_, drop->stay_away ? "engine.sends_away" : "engine.drops_peer",
-                               drop->reason);
+        parts_.trace.note_text(parts_.queue.now(), node_,
+                               drop->stay_away ? "engine.sends_away" : "engine.drops_peer", drop->reason);
         parts_.counters.add(drop->stay_away ? "engine.sends_away" : "engine.drops_peer");
         parts_.link.drop(node_, drop->session, drop->stay_away);
     } else if (const auto* complete = std::get_if<replication::FrontComplete>(&output)) {
@@ -252,7 +252,8 @@ void BlockNode::complete_front(const replication::FrontComplete& complete) {
         }
         release_payload(slot.payload);
     }
-    if (!parts_.guest.alive() || parts_.guest.node() != node_) return;
+    // a guest that died took its connection along
+    if (!parts_.guest.alive() || parts_.guest.node() != node_ || parts_.guest.epoch() != slot.epoch) return;
     parts_.guest.completed(complete.tag, complete.status == IoStatus::ok, read);
 }
 
@@ -264,7 +265,7 @@ void BlockNode::front_submit(std::uint64_t epoch, const GuestRequest& request) {
     front.offset = request.offset;
     front.length = request.length;
     front.fua = request.fua;
-    FrontSlot slot{replication::kNoPayload, request};
+    FrontSlot slot{replication::kNoPayload, request, epoch};
     if (request.operation == GuestOperation::write || request.operation == GuestOperation::read) {
         slot.payload = take_payload(request.length / kSectorBytes);
         if (request.operation == GuestOperation::write) {

@@ -85,6 +85,7 @@ class BlockNode final : public EventSink, public DiskClient, public PeerClient, 
     struct FrontSlot {
         std::uint32_t payload = replication::kNoPayload;
         GuestRequest request;
+        std::uint64_t epoch = 0;
     };
     void open_back_end();
     void step(const replication::Input& input);

@@ -21,7 +21,8 @@ class NodeClock {
     Instant local(Instant real) const {
         const Duration elapsed = real - real_start_;
         // one division: rounding it in pieces would let the clock step back
-        const auto skew = static_cast<std::int64_t>(static_cast<SignedWide>(elapsed.nanoseconds) * drift_ppm_ / kMillion);
+        const auto skew =
+            static_cast<std::int64_t>(static_cast<SignedWide>(elapsed.nanoseconds) * drift_ppm_ / kMillion);
         return Instant{shown_.nanoseconds} + elapsed + Duration{skew};
     }
     // the real instant at which the clock has certainly reached `local`

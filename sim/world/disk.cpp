@@ -144,7 +144,9 @@ void Disk::decide_outcome(Operation& operation) {
     if (operation.kind == Kind::write) fails |= std::exchange(faults_.fail_next_write, false);
     if (operation.kind == Kind::write_metadata)
         fails |= std::exchange(faults_.fail_next_metadata_write, false);
-    if (fails) operation.outcome = DiskOutcome::io_error;
+    if (!fails) return;
+    operation.outcome = DiskOutcome::io_error;
+    if (!reads || faults_.dead) ++wounds_;
 }
 
 void Disk::schedule(std::uint32_t index) {
@@ -221,6 +223,7 @@ void Disk::land(Operation& operation) {
     if (operation.kind == Kind::write_metadata && std::exchange(faults_.misdirect_next, false)) {
         const std::uint64_t blocks = current_.metadata.size() / change.length;
         if (blocks > 1) {
+            ++wounds_;
             change.offset =
                 (change.offset / change.length + 1 + random_.below(blocks - 1)) % blocks * change.length;
         }
@@ -354,6 +357,7 @@ void Disk::pause(bool paused) {
 void Disk::restore(const Image& image) {
     stable_ = image;
     current_ = image;
+    wounds_ = 0;
 }
 
 void Disk::deliver(Operation& operation) {

@@ -74,6 +74,9 @@ class Disk final : public EventSink {
     // none
     bool outlived_io() const { return outlived_ > 0; }
     DiskFaults& faults() { return faults_; }
+    // write errors, failed flushes and misdirected writes since the last restore(): such a replica may be
+    // lost for good
+    std::uint64_t wounds() const { return wounds_; }
 
     // -- the checkers' side
     const Image& current() const { return current_; }
@@ -145,6 +148,7 @@ class Disk final : public EventSink {
     std::uint32_t outlived_ = 0;
     bool paused_ = false;
     DiskFaults faults_;
+    std::uint64_t wounds_ = 0;
     std::vector<std::byte> read_buffer_;
 };
 

@@ -361,6 +361,7 @@ void Oracle::consider_owner() {
             return;
         }
     }
+    if (consider_unserved(owner)) return;
     if (committed_.record.owner->revoking && speaks(owner) && quorum(owner)) {
         if (parts_.guest.alive() && parts_.guest.node() == owner) parts_.guest.kill();
         release("asked_to_release");
@@ -369,6 +370,25 @@ void Oracle::consider_owner() {
     const bool lost = !host.up() || !reaches(survivor, owner);
     const bool owner_heard = host.up() && quorum(owner) && voters_ == Voters::three;
     if (lost && !owner_heard) consider_lost_owner(owner);
+}
+
+// The owner's node is well and still nobody is served: its replica is gone, or its guest was killed by its
+// guard.
+bool Oracle::consider_unserved(std::uint32_t owner) {
+    const bool well = speaks(owner) && quorum(owner) && parts_.world.block(owner).running();
+    if (!well || (parts_.guest.alive() && parts_.world.block(owner).served_epoch() != 0)) {
+        unserved_since_ = Instant::never();
+        return false;
+    }
+    if (unserved_since_ == Instant::never()) unserved_since_ = parts_.tasks.now();
+    const bool useless = !in_ack_set(owner) && parts_.world.block(owner).served_epoch() == 0;
+    const bool gone = parts_.world.block(owner).served_epoch() != 0 && !parts_.guest.alive();
+    if (parts_.tasks.now() - unserved_since_ < seconds(5) || !(useless || gone)) return false;
+    unserved_since_ = Instant::never();
+    if (parts_.guest.alive() && parts_.guest.node() == owner) parts_.guest.kill();
+    if (useless) prefer_ = 1 - owner;
+    release(useless ? "owner_without_replica" : "guest_gone");
+    return true;
 }
 
 void Oracle::consider_lost_owner(std::uint32_t owner) {

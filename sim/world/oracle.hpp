@@ -114,6 +114,7 @@ class Oracle final : public ControlPort {
     void tick();
     void update_standing();
     void consider_owner();
+    bool consider_unserved(std::uint32_t owner);
     void consider_lost_owner(std::uint32_t owner);
     void consider_regrant(std::uint32_t owner, std::uint32_t survivor);
     void consider_grant();
@@ -151,6 +152,7 @@ class Oracle final : public ControlPort {
     std::optional<std::uint32_t> prefer_;
     bool lost_replies_ = false;
     bool slow_watches_ = false;
+    Instant unserved_since_ = Instant::never();
     Instant rejoined_since_ = Instant::never();
 };
 

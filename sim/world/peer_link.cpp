@@ -203,6 +203,7 @@ void PeerLink::connect() {
         sides_[node].session = sessions_;
         sides_[node].opening = true;
         sides_[node].incoming.clear();
+        sides_[node].deliver_scheduled = false;  // an event of the session before finds another number
         sides_[node].ends_after_queue = false;
         queue_.after(microseconds(random_.between(50, 900)), *this, kOpen, pack(sessions_, node));
     }

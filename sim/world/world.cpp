@@ -339,7 +339,8 @@ void World::repair_failed_replicas() {
         const ReplicaRecord& replica = oracle_->committed().record.replicas[node];
         if (replica.in_ack_set || !blocks_[node]->running()) continue;
         const replication::View view = blocks_[node]->view();
-        const bool broken = replica.state == ReplicaState::failed || view.local_state == ReplicaState::failed ||
+        const bool broken = replica.state == ReplicaState::failed ||
+                            view.local_state == ReplicaState::failed ||
                             view.connection == replication::ConnectionState::standalone;
         if (!broken) continue;
         counters_.add("site.replica_replaced");
@@ -354,6 +355,19 @@ void World::repair_failed_replicas() {
     }
 }
 
+// The only replica that was current has a broken disk or lost its metadata to one: no program can go on, an
+// operator must decide what to lose (promise C12 excepts it). Only what this world broke itself counts.
+bool World::beyond_repair() const {
+    for (std::uint32_t node = 0; node < 2; ++node) {
+        if (!oracle_->in_ack_set(node) || oracle_->in_ack_set(1 - node)) continue;
+        if (disks_[node]->wounds() > 0 && blocks_[node]->view().role != replication::Role::primary)
+            return true;
+        if (disks_[node]->wounds() > 0 && blocks_[node]->view().local_state == ReplicaState::failed)
+            return true;
+    }
+    return false;
+}
+
 void World::live() {
     heal();
     const auto enough = [this] { return guest_->completions() >= kRequestsASeed && converged(); };
@@ -362,6 +376,10 @@ void World::live() {
     for (int round = 0; round < 24 && !done; ++round) {
         done = run_until(enough, kLivenessBound / 24);
         if (!done && round >= 2) repair_failed_replicas();
+    }
+    if (!done && beyond_repair()) {
+        counters_.add("site.beyond_repair");
+        return;
     }
     if (!done) on_breach("C12", "no convergence after everything was healed: " + state_text());
     counters_.add("site.converged");

@@ -97,6 +97,7 @@ class World final : public WorldPort, public GuestObserver {
     void repair_failed_replicas();
     void take_image(std::uint32_t node);
     void live();
+    bool beyond_repair() const;
     Duration outage();
     std::uint32_t owner_or_random();
     std::string state_text() const;
