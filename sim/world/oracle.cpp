@@ -381,7 +381,7 @@ bool Oracle::consider_unserved(std::uint32_t owner) {
         return false;
     }
     if (unserved_since_ == Instant::never()) unserved_since_ = parts_.tasks.now();
-    const bool useless = !in_ack_set(owner) && parts_.world.block(owner).served_epoch() == 0;
+    const bool useless = parts_.world.block(owner).served_epoch() == 0;
     const bool gone = parts_.world.block(owner).served_epoch() != 0 && !parts_.guest.alive();
     if (parts_.tasks.now() - unserved_since_ < seconds(5) || !(useless || gone)) return false;
     unserved_since_ = Instant::never();

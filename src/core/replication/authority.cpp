@@ -105,6 +105,10 @@ void Authority::adopt_generation() {
 }
 
 void Authority::follow_membership() {
+    if (!crashed_epoch_) {  // before the first record changes what the superblock says
+        const formats::Superblock& found = core_.metadata.stable();
+        crashed_epoch_ = found.primary ? found.granted_epoch : 0;
+    }
     const bool both = self_in_ack_set() && other_in_ack_set();
     const std::uint64_t granted = record().owner ? record().owner->epoch : 0;
     core_.metadata.edit([&](formats::Superblock& s) {

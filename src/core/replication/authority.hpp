@@ -87,6 +87,8 @@ class Authority {
     std::vector<LineageId> former_lineages_;
     Role role_ = Role::secondary;
     std::uint64_t served_epoch_ = 0;
+    std::optional<std::uint64_t>
+        crashed_epoch_;  // served by the process before this one, which did not close it
     FreezeReason told_frozen_ = FreezeReason::not_primary;
     std::uint64_t next_proposal_ = 1;
     std::uint64_t outstanding_ = 0;

@@ -27,8 +27,7 @@ bool Authority::leave_wanted() const {
     if (core_.now < core_.session.grace_until()) return false;
     // Everything acknowledged under this epoch went through this node, or the peer was met in this life, or
     // it is proven down: only then is this replica known not to miss something the peer has (D9).
-    const bool served_it = role_ == Role::primary || (core_.metadata.stable().primary &&
-                                                      core_.metadata.stable().granted_epoch == owned_epoch());
+    const bool served_it = role_ == Role::primary || crashed_epoch_ == owned_epoch();
     return served_it || core_.session.met_peer() || proven_down_.has_value();
 }
 

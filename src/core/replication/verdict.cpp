@@ -72,7 +72,11 @@ int memory_of(const HandshakeState& side) {
 // be (its guest goes on); then the side that lost least, so that the survivor's version wins (W1, W2); then
 // the one that knows of differences, then the later grant; the id only breaks a tie.
 bool first_is_source(const HandshakeState& a, const HandshakeState& b, const VolumeRecord& record) {
-    if (is_owner(a, record) != is_owner(b, record)) return is_owner(a, record);
+    // A node that was granted the lease after its reboot serves nothing yet, and may have lost what the other
+    // kept.
+    const bool a_lives = is_owner(a, record) && memory_of(a) > 0;
+    const bool b_lives = is_owner(b, record) && memory_of(b) > 0;
+    if (a_lives != b_lives) return a_lives;
     if (memory_of(a) != memory_of(b)) return memory_of(a) > memory_of(b);
     if (has_differences(a) != has_differences(b)) return has_differences(a);
     if (a.granted_epoch != b.granted_epoch) return a.granted_epoch > b.granted_epoch;
