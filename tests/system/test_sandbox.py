@@ -1,5 +1,6 @@
 """The sandbox itself: what system tests stand on must be true before they mean anything."""
 import json
+import os
 import re
 import signal
 import subprocess
@@ -540,7 +541,8 @@ def test_bad_input_is_one_line():
             done = sandbox_command("--id", new_id(), "up", *arguments)
             check(done.returncode == 1 and expected in done.stderr and len(done.stderr.strip().splitlines()) == 1,
                   f"up {arguments} said: {done.stderr}")
-    check(not [name for name in (box.id,) if (REGISTRY / name).exists()], "something is left")
+    left = list(REGISTRY.glob(f"test-{os.getpid()}-*")) if REGISTRY.exists() else []
+    check(not left, f"refused commands left {left}")
 
 
 if __name__ == "__main__":

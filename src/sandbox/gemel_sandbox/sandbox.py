@@ -165,9 +165,14 @@ def bring_up(state, bin_directory, progress):
     """Builds a sandbox from nothing; on an error everything made so far is removed again."""
     check_tools()
     check_shape(state)
+    binaries = product_binaries(bin_directory)
     with state_file.locked(state.sandbox_id):
-        _refuse_or_clean(state.sandbox_id, Path(state.directory), progress)
-        binaries = product_binaries(bin_directory)
+        try:
+            _refuse_or_clean(state.sandbox_id, Path(state.directory), progress)
+        except SandboxError:
+            if state_file.registered_directory(state.sandbox_id) is None:
+                state_file.unregister(state.sandbox_id)   # refused before anything was made: the lock goes too
+            raise
         try:
             return _build(state, binaries, progress)
         except BaseException:
