@@ -337,6 +337,10 @@ void World::heal() {
 void World::repair_failed_replicas() {
     for (std::uint32_t node = 0; node < 2; ++node) {
         const ReplicaRecord& replica = oracle_->committed().record.replicas[node];
+        if (blocks_[node]->running() && !blocks_[node]->view().attached) {
+            crash_blockd(node, milliseconds(100));  // it met a disk that did not answer: restarted
+            continue;
+        }
         if (replica.in_ack_set || !blocks_[node]->running()) continue;
         const replication::View view = blocks_[node]->view();
         const bool broken = replica.state == ReplicaState::failed ||

@@ -23,12 +23,12 @@ bool Authority::leave_wanted() const {
     if (core_.session.must_leave_first()) return true;
     if (!peer_needed() || core_.session.connected()) return false;
     if (owned_epoch() == 0) return false;
-    if (core_.session.up()) return core_.session.handshake_overdue();
-    if (core_.now < core_.session.grace_until()) return false;
     // Everything acknowledged under this epoch went through this node, or the peer was met in this life, or
     // it is proven down: only then is this replica known not to miss something the peer has (D9).
     const bool served_it = role_ == Role::primary || crashed_epoch_ == owned_epoch();
-    return served_it || core_.session.met_peer() || proven_down_.has_value();
+    if (!served_it && !core_.session.met_peer() && !proven_down_.has_value()) return false;
+    if (core_.session.up()) return core_.session.handshake_overdue();
+    return core_.now >= core_.session.grace_until();
 }
 
 void Authority::consider_proposal() {
