@@ -21,7 +21,7 @@ bool contains(const HandshakeState& side, const GenerationId& id) {
 }
 
 bool has_history(const HandshakeState& side) {
-    return side.metadata_readable && !side.generation.is_blank();
+    return !side.generation.is_blank();
 }
 
 bool diverged(const HandshakeState& a, const HandshakeState& b) {
@@ -36,7 +36,7 @@ bool in_record(const HandshakeState& side, const VolumeRecord& record) {
 
 // May be a source: in the committed ack set, at its generation, and its bytes are one point in time.
 bool is_current(const HandshakeState& side, const VolumeRecord& record) {
-    return find_replica(record, side.replica)->in_ack_set && has_history(side) &&
+    return find_replica(record, side.replica)->in_ack_set && side.metadata_readable && has_history(side) &&
            side.state == ReplicaState::up_to_date && side.generation.id == record.generation.id;
 }
 
