@@ -224,8 +224,12 @@ void Disk::land(Operation& operation) {
         const std::uint64_t blocks = current_.metadata.size() / change.length;
         if (blocks > 1) {
             ++wounds_;
-            change.offset =
-                (change.offset / change.length + 1 + random_.below(blocks - 1)) % blocks * change.length;
+            // a second copy, elsewhere: as a stray write of a neighbour lands here (scenario M7)
+            Change stray = change;
+            const std::uint64_t here = change.offset / change.length;
+            stray.offset = (here + 1 + random_.below(blocks - 1)) % blocks * change.length;
+            apply(current_, stray);
+            apply(stable_, stray);
         }
     }
     trace_.note(queue_.now(), node_,

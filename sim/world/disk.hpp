@@ -41,7 +41,7 @@ struct DiskFaults {
     bool fail_next_write = false;
     bool fail_next_metadata_write = false;
     bool dead = false;             // every operation fails
-    bool misdirect_next = false;   // the next metadata write lands on another metadata block
+    bool misdirect_next = false;   // the next metadata write lands on another block as well
     bool hang_next = false;        // the next data write takes seconds
     std::int64_t bad_sector = -1;  // reads that touch it fail until it is written
 };

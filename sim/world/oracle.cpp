@@ -84,6 +84,11 @@ bool Oracle::quorum(std::uint32_t node) const {
 
 void Oracle::commit(const char* what) {
     ++committed_.revision;
+    for (std::uint32_t node = 0; node < 2; ++node) {
+        const bool was_in = (committed_mask_ >> node & 1U) != 0;
+        if (was_in && !in_ack_set(node)) parts_.world.left_ack_set(node);
+    }
+    committed_mask_ = ack_mask();
     parts_.counters.add(fmt::format("commit.{}", what));
     parts_.trace.note_text(
         parts_.tasks.now(), kWorld, "store.commit",

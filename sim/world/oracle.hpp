@@ -36,6 +36,7 @@ class WorldPort {
     virtual bool clusterd_alive(std::uint32_t node) const = 0;
     virtual bool witness_up() const = 0;
     virtual FenceMood fence_mood(std::uint32_t node) const = 0;
+    virtual void left_ack_set(std::uint32_t node) = 0;
     virtual ReplicaId replica_id(std::uint32_t node) const = 0;
 
   protected:
@@ -144,6 +145,7 @@ class Oracle final : public ControlPort {
     Voters voters_;
     std::optional<std::uint32_t> sole_voter_;  // two voters, one was forced
     CommittedVolume committed_;
+    std::uint32_t committed_mask_ = 3;
     std::array<NodeState, 2> nodes_;
     std::array<Fencing, 2> fencing_;  // by victim
     Regrant regrant_;

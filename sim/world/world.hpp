@@ -72,6 +72,8 @@ class World final : public WorldPort, public GuestObserver {
     bool clusterd_alive(std::uint32_t node) const override { return clusterd_[node]; }
     bool witness_up() const override { return witness_up_; }
     FenceMood fence_mood(std::uint32_t node) const override { return fence_moods_[node]; }
+    // what only that replica still has in its cache is no longer asked for
+    void left_ack_set(std::uint32_t node) override { history_.node_lost_volatile(node); }
     ReplicaId replica_id(std::uint32_t node) const override { return replicas_[node]; }
     // GuestObserver
     std::uint32_t on_acknowledged(std::uint32_t node, std::uint64_t epoch,

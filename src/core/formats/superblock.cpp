@@ -74,6 +74,8 @@ void encode_superblock(const Superblock& s, PageBytes out) {
     writer.u64(s.granted_epoch);
     writer.id(s.tracked_peer);
     writer.id(s.tracked_since);
+    writer.uuid(s.complete_in.boot);
+    writer.uuid(s.complete_in.nonce);
     writer.u32(static_cast<std::uint32_t>(s.ancestors.size()));
     for (const auto& ancestor : s.ancestors) writer.id(ancestor);
     encode_page({PageKind::superblock, Layout::superblock_offset(s.sequence), s.sequence, s.replica},
@@ -109,6 +111,8 @@ Result<Superblock> decode_superblock(ConstPageBytes bytes, std::uint64_t offset)
     s.granted_epoch = reader.u64();
     s.tracked_peer = reader.id<ReplicaId>();
     s.tracked_since = reader.id<GenerationId>();
+    s.complete_in.boot = reader.uuid();
+    s.complete_in.nonce = reader.uuid();
     const std::uint32_t ancestors = reader.u32();
     const bool sane = reader.ok() && known_state(state) && (flags & ~kAllFlags) == 0 &&
                       Layout::valid_size(s.size_bytes) && ancestors <= VolumeRecord::kMaxAncestors &&

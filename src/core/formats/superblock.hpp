@@ -37,6 +37,9 @@ struct Superblock {
     ReplicaId tracked_peer;
     GenerationId tracked_since;
     bool primary = false;  // served its granted epoch and did not close it
+    // The boot in which this replica last was complete: handshaken without a resync, joined, or Primary. Only
+    // in the same boot can it still have every acknowledged write, flushed or not.
+    Incarnation complete_in;
 
     bool operator==(const Superblock&) const = default;
 };

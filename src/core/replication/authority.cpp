@@ -116,6 +116,7 @@ void Authority::follow_membership() {
         s.peer_in_ack_set = other_in_ack_set();
         if (other() != nullptr) s.peer = other()->replica;
         if (both) s.join_pending = false;
+        if (granted > s.granted_epoch && role_ != Role::primary) s.primary = false;  // that epoch is over
         s.granted_epoch = std::max(s.granted_epoch, granted);
     });
 }
@@ -172,6 +173,7 @@ void Authority::promote() {
     core_.metadata.edit([&](formats::Superblock& s) {
         s.granted_epoch = epoch;
         s.primary = true;
+        s.complete_in = core_.config.incarnation;
     });
     if (core_.metadata.stable().granted_epoch != epoch || !core_.metadata.stable().primary) return;
     role_ = Role::primary;

@@ -31,7 +31,7 @@ struct HandshakeState {
     std::uint64_t dirty_bytes = 0;      // bits set in the bitmap (crashed extents are whole in it)
     std::uint64_t unsettled_bytes = 0;  // written, not known to be stable on both sides, not in the bitmap
     bool writer_crashed = false;        // active extents were found: it was Primary and did not close
-    bool outlived_process = false;      // blockd restarted in the same incarnation
+    bool outlived_process = false;      // blockd restarted in the boot in which it was complete
     std::uint64_t epoch_floor = 0;      // highest epoch refused for good
     std::uint64_t granted_epoch = 0;    // highest epoch accepted here, durable
     // The peer's incarnation and process at the last completed handshake of this process; nil: none yet.

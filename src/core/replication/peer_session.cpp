@@ -129,7 +129,7 @@ HandshakeState PeerSession::own_state() const {
     s.dirty_bytes = core_.bitmap->dirty_blocks() * kBlockBytes;
     s.unsettled_bytes = core_.extents->unsettled_bytes(core_.rounds.settled());
     s.writer_crashed = core_.attach.writer_crashed();
-    s.outlived_process = core_.config.outlived_io_possible;
+    s.outlived_process = core_.config.outlived_io_possible && known.complete_in == core_.config.incarnation;
     s.epoch_floor = known.refused_epoch;
     s.granted_epoch = known.granted_epoch;
     s.known_peer_incarnation = known_incarnation_;
@@ -248,6 +248,7 @@ void PeerSession::connect() {
     enter(Phase::connected);
     overdue_at_ = Instant::never();
     if (*agreed_ == Verdict::no_resync) {
+        mark_complete();
         core_.rounds.peer_resumed();
         core_.front.peer_resumed();
         return;
@@ -260,9 +261,15 @@ void PeerSession::connect() {
     }
 }
 
+// From here on this replica has every acknowledged write; a reboot ends that.
+void PeerSession::mark_complete() {
+    core_.metadata.edit([&](formats::Superblock& s) { s.complete_in = core_.config.incarnation; });
+}
+
 void PeerSession::joined() {
     INVARIANT(connected(), "a join is made within a session");
     agreed_ = Verdict::no_resync;
+    mark_complete();
     core_.again();
 }
 

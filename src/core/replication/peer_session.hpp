@@ -57,6 +57,7 @@ class PeerSession {
     Instant grace_until() const { return grace_until_; }
     ConnectionState connection() const;
     const std::string& problem() const { return problem_; }
+    void mark_complete();
     void joined();  // the join is committed: in sync from now on
     Instant next_deadline() const;
 
