@@ -195,7 +195,13 @@ void Core::settle() {
             if (now >= idle_at_) idle_work();
             if (!local_failed_) extents->pump(outputs());
         }
-        if (bitmap != nullptr && !local_failed_) bitmap->pump(outputs());
+        if (bitmap != nullptr && !local_failed_) {
+            if (bitmap->wants_flush()) {
+                local_flush.for_bitmap();
+                local_flush.pump();
+            }
+            bitmap->pump(outputs());
+        }
         if (attach.done() || attach.refused()) metadata.pump(outputs());
         if (!again_ && granted_.empty()) break;
     }

@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "base/invariant.hpp"
+#include "base/mutant.hpp"
 #include "core/replication/tags.hpp"
 
 namespace gemel::replication {
@@ -47,6 +48,10 @@ void DirtyBitmap::clear(std::uint64_t offset, std::uint64_t length) {
               "a part of a block never makes it clean");
     change(offset / kBlockBytes, (offset + length - 1) / kBlockBytes,
            [](std::uint64_t& word, std::uint64_t mask) { word &= ~mask; });
+    ++clears_;
+    const std::uint64_t last = page_of((offset + length - 1) / kBlockBytes);
+    for (std::uint64_t page = page_of(offset / kBlockBytes); page <= last; ++page)
+        pages_[page].last_clear = clears_;
 }
 
 void DirtyBitmap::set_all() {
@@ -114,7 +119,11 @@ void DirtyBitmap::pump(Outputs& outputs) {
         Write& write = writes_[i];
         if (write.busy) continue;
         std::uint64_t looked = 0;
-        while (looked < pages_.size() && !(pages_[next_wanted_].wanted && !pages_[next_wanted_].writing)) {
+        const auto ready = [this](const Page& page) {
+            const bool flushed = page.last_clear <= flushed_clears_ || mutant("bit_cleared_before_own_flush");
+            return page.wanted && !page.writing && flushed;
+        };
+        while (looked < pages_.size() && !ready(pages_[next_wanted_])) {
             next_wanted_ = (next_wanted_ + 1) % pages_.size();
             ++looked;
         }

@@ -4,6 +4,7 @@
 // stable (D4); a cleared bit that did not reach the disk costs time, never data.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <span>
@@ -48,6 +49,11 @@ class DirtyBitmap {
     void want_stable(std::uint64_t page);
     void want_all_stable();
     void pump(Outputs& outputs);
+    // A block is sent as it is in this disk's cache. Its cleared bit may become stable only when the block is
+    // stable here too: a page with newer clears than the last flush is held back, and a flush is wanted.
+    bool wants_flush() const { return wanted_pages_ > 0 && clears_ > flushed_clears_; }
+    std::uint64_t clears() const { return clears_; }
+    void flushed(std::uint64_t clears) { flushed_clears_ = std::max(flushed_clears_, clears); }
     // index: of the write, as in the tag (see tags.hpp)
     void written(std::uint32_t index);
     bool writing() const;
@@ -60,6 +66,7 @@ class DirtyBitmap {
         std::uint64_t sequence = 0;  // on disk
         Version version = 0;
         Version stable = 0;
+        std::uint64_t last_clear = 0;  // number of the newest clear() of one of its bits
         bool wanted = false;
         bool writing = false;
     };
@@ -80,6 +87,8 @@ class DirtyBitmap {
     std::vector<Page> pages_;
     std::vector<Write> writes_;
     std::uint64_t dirty_blocks_ = 0;
+    std::uint64_t clears_ = 0;
+    std::uint64_t flushed_clears_ = 0;
     std::uint64_t wanted_pages_ = 0;
     std::uint64_t next_wanted_ = 0;  // where pump goes on looking
 };

@@ -15,9 +15,11 @@ void LocalFlush::for_peer(std::uint32_t slot) {
 }
 
 void LocalFlush::pump() {
-    if (busy_ || core_.local_failed() || (waiting_.empty() && !round_waits_)) return;
+    if (busy_ || core_.local_failed() || (waiting_.empty() && !round_waits_ && !bitmap_waits_)) return;
     busy_ = true;
     round_covered_ = std::exchange(round_waits_, false);
+    bitmap_waits_ = false;
+    bitmap_covered_ = core_.bitmap->clears();
     while (!waiting_.empty()) covered_.push(waiting_.pop());
     core_.emit(DiskFlush{make_tag(TagKind::flush, 0)});
 }
@@ -30,6 +32,7 @@ void LocalFlush::done(IoStatus status) {
         while (!waiting_.empty()) core_.peer_requests.flushed(waiting_.pop(), IoStatus::io_error);
         return;
     }
+    core_.bitmap->flushed(bitmap_covered_);
     if (std::exchange(round_covered_, false)) core_.rounds.local_flushed();
     core_.again();
 }

@@ -17,6 +17,7 @@ class LocalFlush {
   public:
     LocalFlush(Core& core, Slots<PeerSlot>& peer_slots);
     void for_round() { round_waits_ = true; }
+    void for_bitmap() { bitmap_waits_ = true; }
     void for_peer(std::uint32_t slot);
     void pump();
     void done(IoStatus status);
@@ -27,6 +28,8 @@ class LocalFlush {
     SlotQueue<PeerSlot> covered_;
     bool round_waits_ = false;
     bool round_covered_ = false;
+    bool bitmap_waits_ = false;
+    std::uint64_t bitmap_covered_ = 0;  // clears of the bitmap that the flush in flight makes good
     bool busy_ = false;
 };
 

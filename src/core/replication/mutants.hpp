@@ -20,6 +20,8 @@ inline constexpr std::array kEngineMutants = std::to_array<MutantEntry>({
      "writes are acknowledged alone before the new generation is stable"},
     {"ack_before_leave_committed", "D2 W3", "writes are acknowledged alone as soon as the peer is lost"},
     {"bit_cleared_before_peer_stable", "D4", "a dirty bit is cleared when its block is sent"},
+    {"bit_cleared_before_own_flush", "D3 D4",
+     "a cleared bit reaches the disk before the source has flushed what it sent"},
     {"bitmap_after_extent_reuse", "D3 M3",
      "an extent leaves the intent log before its dirty bits are stable"},
     {"join_after_propose", "H31",
