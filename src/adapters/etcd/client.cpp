@@ -65,8 +65,10 @@ Result<http::Response> Client::Impl::post(const std::string& path, const std::st
         if (attempt > 0 && used >= timeout) break;
         Duration left = timeout - used;
         const bool others = attempt + 1 < connections.size();
-        // A read is asked of the next one while there is time left for its answer.
-        if (others && harmless && left / 2 > options.connect_timeout) left = left / 2;
+        // A read is asked of the next one while there is time left for its answer: etcd 3.4 may keep one for
+        // seconds that came to a member just as a leader was being elected.
+        const auto rest = static_cast<std::int64_t>(connections.size() - attempt);
+        if (others && harmless) left = left / rest;
         auto answer = connections[order.front()]->call({"POST", path, body}, left);
         const bool gone = !answer && answer.error().code == ErrorCode::unavailable;
         const bool refused = answer && answer->status != 200 && answer->status >= 500;
@@ -88,9 +90,18 @@ void Client::cancel() {
     for (auto& connection : impl_->connections) connection->cancel();
 }
 
+TransactionResult Client::read(const std::vector<Step>& ranges, Duration timeout) {
+    for (const auto& step : ranges) INVARIANT(step.kind == Step::Kind::range, "a read changes nothing");
+    return transact({{}, ranges, {}}, timeout, true);
+}
+
 TransactionResult Client::commit(const Transaction& transaction, Duration timeout) {
+    return transact(transaction, timeout, false);
+}
+
+TransactionResult Client::transact(const Transaction& transaction, Duration timeout, bool harmless) {
     TransactionResult out;
-    const auto answer = impl_->post("/v3/kv/txn", codec::transaction_request(transaction), timeout, false);
+    const auto answer = impl_->post("/v3/kv/txn", codec::transaction_request(transaction), timeout, harmless);
     if (!answer) {
         out.error = answer.error();
         out.outcome = answer.error().code == ErrorCode::unavailable ? Outcome::not_done : Outcome::unknown;

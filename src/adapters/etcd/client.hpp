@@ -33,6 +33,8 @@ class Client {
 
     TransactionResult commit(const Transaction& transaction, Duration timeout);
 
+    // Range steps only, all as of one revision.
+    TransactionResult read(const std::vector<Step>& ranges, Duration timeout);
     Result<RangeResult> get(const std::string& key, Duration timeout);
     Result<RangeResult> get_prefix(const std::string& prefix, Duration timeout);
     // What the answering member has stored, quorate or not: for status and for looking at an old store only.
@@ -55,6 +57,7 @@ class Client {
     void cancel();
 
   private:
+    TransactionResult transact(const Transaction& transaction, Duration timeout, bool harmless);
     struct Impl;
     std::unique_ptr<Impl> impl_;
 };

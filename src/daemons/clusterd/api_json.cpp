@@ -69,9 +69,11 @@ Json Renderer::node(const cluster::NodeView& view) const {
     Json links = Json::array();
     for (const auto& link : view.links) {
         const auto trip = self ? std::int64_t{-1} : round_trip_us_(view.name, link.name);
+        // Without a volume there is no session of blockd on a link; clusterd's own messages show it then.
+        const bool heard = link.state == "unknown" && trip >= 0;
         links.push_back({{"name", link.name},
                          {"address", link.address},
-                         {"state", link.state},
+                         {"state", heard ? "up" : link.state},
                          {"rtt_us", trip >= 0 ? Json(trip) : Json(nullptr)}});
     }
     Json rungs = Json::array();

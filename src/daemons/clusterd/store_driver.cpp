@@ -162,16 +162,16 @@ void StoreDriver::Impl::bootstrap_done() {
 }
 
 void StoreDriver::Impl::run_read(const cluster::StoreRead& request) {
-    etcd::Transaction all;
+    std::vector<etcd::Step> all;
     for (const auto& key : request.keys) {
         etcd::Step step = etcd::Step::get(key);
         if (request.prefix) step.range_end = etcd::prefix_end(key);
-        all.then.push_back(std::move(step));
+        all.push_back(std::move(step));
     }
     cluster::ReadDone done;
     done.tag = request.tag;
     done.sent_at = boot_now();
-    const auto result = reads.commit(all, kReadTimeout);
+    const auto result = reads.read(all, kReadTimeout);
     done.ok = result.outcome == etcd::Outcome::committed;
     done.revision = static_cast<std::uint64_t>(result.header.revision);
     for (const auto& range : result.ranges)

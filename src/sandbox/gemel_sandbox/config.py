@@ -68,7 +68,7 @@ def witness_etcd_yaml(layout, cluster_id):
                 "  trusted-ca-file: /etc/gemel/pki/ca.crt\n  client-cert-auth: true\n")
     return (f"name: {WITNESS}\ndata-dir: /var/lib/gemel/store\n"
             f"listen-peer-urls: {member['peer_url']}\ninitial-advertise-peer-urls: {member['peer_url']}\n"
-            f"listen-client-urls: {member['client_url']}\nadvertise-client-urls: {member['client_url']}\n"
+            f"enable-grpc-gateway: true\nlisten-client-urls: {member['client_url']}\nadvertise-client-urls: {member['client_url']}\n"
             f"initial-cluster: {cluster}\ninitial-cluster-token: {cluster_id}\ninitial-cluster-state: new\n"
             "heartbeat-interval: 100\nelection-timeout: 1000\n"
             f"client-transport-security:\n{security}peer-transport-security:\n{security}")
