@@ -69,6 +69,7 @@ std::string describe_superblock(const Superblock& s) {
                          ? "none: the whole device counts as different"
                          : fmt::format("relative to {} since {}", s.tracked_peer.to_string(),
                                        id_or_none(s.tracked_since)));
+    line("complete in boot", s.complete_in.is_nil() ? "none" : s.complete_in.to_string());
     line("closed", s.primary ? "no: it was Primary and did not close" : "yes");
     return text;
 }
