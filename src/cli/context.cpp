@@ -100,8 +100,8 @@ Result<Json> Context::change(const std::string& method, const std::string& targe
     return run_change({method, target, std::move(body), make_operation_id()}, words, true);
 }
 
-Result<Json> Context::undo(const std::string& method, const std::string& target, Json body,
-                           const std::string& words) {
+Result<Json> Context::finish(const std::string& method, const std::string& target, Json body,
+                             const std::string& words) {
     return run_change({method, target, std::move(body), make_operation_id()}, words, false);
 }
 

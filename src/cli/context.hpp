@@ -39,9 +39,9 @@ struct Context {
     // words: what is being done, for progress: "creating volume web1".
     Result<Json> change(const std::string& method, const std::string& target, Json body,
                         const std::string& words);
-    // The same without giving up when interrupted: for undoing.
-    Result<Json> undo(const std::string& method, const std::string& target, Json body,
-                      const std::string& words);
+    // The same without giving up when interrupted: for undoing, and for what must not be left half way.
+    Result<Json> finish(const std::string& method, const std::string& target, Json body,
+                        const std::string& words);
 
     // Shows the server's plan and gets the object's name from the user (or --confirm). parameters: what the
     // plan needs besides, like "&node=node1". Answers the name to send, or failed_precondition, nothing

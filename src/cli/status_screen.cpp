@@ -236,7 +236,6 @@ std::string volume_note(const Json& volume) {
                     [](const Json& replica) { return text_of(replica, "connection") == "StandAlone"; })) {
         add("StandAlone, the replicas are kept apart");
     }
-    if (flag_of(volume, "draft")) add("part of an unfinished import");
     return note;
 }
 

@@ -55,11 +55,11 @@ def node(name, state="online", coordinator=False, fence="ok"):
             "pools": [{"name": "default", "total_bytes": 500 << 30, "free_bytes": 420 << 30}]}
 
 
-def volume(name, size=20 << 30, owner=None, draft=False, vm=None):
+def volume(name, size=20 << 30, owner=None, vm=None):
     replicas = [{"node": n, "disk": "UpToDate", "role": "Primary" if n == owner else "Secondary",
                  "connection": "Connected", "resync": None} for n in ("node1", "node2")]
     return {"name": name, "id": str(uuid.uuid5(uuid.NAMESPACE_DNS, name)), "size_bytes": size, "pool": "default",
-            "ack_mode": "writeback", "draft": draft, "state": "ok", "generation": 1, "revision": 1,
+            "ack_mode": "writeback", "state": "ok", "generation": 1, "revision": 1,
             "ack_set": ["node1", "node2"], "replicas": replicas, "vm": vm, "export": None,
             "owner": {"node": owner, "epoch": 1, "lease": "held", "front_end": f"vm:{vm}"} if owner else None}
 
@@ -112,8 +112,7 @@ class FakeCluster:
 
     def close(self):
         for server in self.servers.values():
-            server.terminate()
-            server.wait(10)
+            stop(server)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     # -- what tests ask
@@ -230,7 +229,7 @@ class FakeCluster:
             self.one("nodes", wanted)
 
         def work():
-            made = volume(name, body["size_bytes"], draft=body.get("draft", False))
+            made = volume(name, body["size_bytes"])
             with open(self.backing(name), "wb") as backing:
                 backing.truncate(body["size_bytes"])
             self.status["volumes"].append(made)
@@ -259,12 +258,12 @@ class FakeCluster:
             socket = self.folder / f"{name}.sock"
             self.servers[name] = subprocess.Popen(["qemu-nbd", "-t", "-e", "0", "-k", socket, "-f", "raw", self.backing(name)],
                                                   stderr=subprocess.DEVNULL)
-            end = time.monotonic() + 10
+            end = time.monotonic() + 60
             while not answers(socket):
                 if time.monotonic() > end:
                     raise ApiError("timed_out", "qemu-nbd did not start")
                 select.select([], [], [], 0.01)
-            target["export"] = {"uri": f"nbd+unix:///?socket={socket}", "node": "node1", "epoch": 2, "read_only": False}
+            target["export"] = {"uri": f"nbd+unix:///?socket={socket}", "node": "node1", "epoch": 2}
             return target["export"]
         return self.operation("volume.export", f"volume/{name}", work, query.get("operation_id"))
 
@@ -276,8 +275,7 @@ class FakeCluster:
 
         def work():
             server = self.servers.pop(name)
-            server.terminate()
-            server.wait(10)
+            stop(server)
             (self.folder / f"{name}.sock").unlink(missing_ok=True)
             target["export"] = None
         return self.operation("volume.unexport", f"volume/{name}", work, query.get("operation_id"))
@@ -314,7 +312,7 @@ class FakeCluster:
             made["memory_bytes"], made["vcpus"] = body.get("memory_bytes", 1 << 30), body.get("vcpus", 1)
             made["nics"] = body.get("nics", [])
             for used in volumes:
-                used["draft"], used["vm"] = False, name
+                used["vm"] = name
             self.status["vms"].append(made)
             return made
         return self.operation("vm.create", f"vm/{name}", work, query.get("operation_id"))
@@ -407,6 +405,17 @@ def answers(path):
     """Somebody listens on this socket (its file appears a moment before)."""
     with socketlib.socket(socketlib.AF_UNIX) as probe:
         return probe.connect_ex(str(path)) == 0
+
+
+def stop(server):
+    """Ends a qemu-nbd. A SIGTERM that comes while it starts is forgotten by it (seen), so SIGKILL follows; what clients
+    flushed is in the file by then."""
+    server.terminate()
+    try:
+        server.wait(2)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

@@ -44,7 +44,7 @@ Status create(Context& context, const VmOptions& options) {
     NewVolumes made(context);
     for (std::size_t i = 0; i < sizes.size(); ++i) {
         const std::string volume = disk_name(options.name, options.disks.size() + i);
-        if (auto done = made.create(volume, sizes[i], false); !done) return made.undone(done.error());
+        if (auto done = made.create(volume, sizes[i]); !done) return made.undone(done.error());
         (*body)["disks"].push_back(Json{{"volume", volume}});
     }
     auto guest = context.change("POST", "/v1/vms", std::move(*body), "defining guest " + options.name);

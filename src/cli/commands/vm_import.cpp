@@ -1,7 +1,6 @@
 // gemel vm import: a disk image or a libvirt domain becomes a guest. Steps: look at everything first; for
-// each disk make a draft volume, export it, copy, close; define the guest, which ends the drafts. Whatever
-// fails or interrupts it, what was made is deleted again; after a SIGKILL the drafts remain and the next
-// import of that name replaces them.
+// each disk make a volume, export it, copy, close; define the guest. Whatever fails or interrupts it, what
+// was made is deleted again; only a SIGKILL leaves a volume behind, which the next import names.
 #include <cstdint>
 #include <fstream>
 #include <iterator>
@@ -119,8 +118,8 @@ Status copy_disk(Context& context, const Disk& disk) {
                 return !interrupted();
             });
     }
-    auto closed = context.undo("DELETE", fmt::format("/v1/volumes/{}/export", disk.volume), nullptr,
-                               "flushing volume " + disk.volume);
+    auto closed = context.finish("DELETE", fmt::format("/v1/volumes/{}/export", disk.volume), nullptr,
+                                 "flushing volume " + disk.volume);
     if (!copied) return copied;
     if (!closed) return tl::unexpected<Error>(closed.error());
     return {};
@@ -143,7 +142,7 @@ Status import_guest(Context& context, const ImportOptions& options) {
     }
     NewVolumes made(context);
     for (const Disk& disk : disks) {
-        if (auto done = made.create(disk.volume, volume_bytes(disk.image), true); !done)
+        if (auto done = made.create(disk.volume, volume_bytes(disk.image)); !done)
             return made.undone(done.error());
         if (auto done = copy_disk(context, disk); !done) return made.undone(done.error());
         Json entry = {{"volume", disk.volume}};
@@ -172,9 +171,8 @@ void add_vm_import_command(CommandTree& tree, CLI::App* vm) {
                   "a failover (nvram, "
                   "tpm, kernel, host devices, paths on the host) are named and refused. Each disk is copied "
                   "into a new mirrored "
-                  "volume; the source is only read. If a step fails or is interrupted, nothing is left; "
-                  "after a crash the same "
-                  "command starts again from the beginning. Shut the guest down before importing it.",
+                  "volume; the source is only read. If a step fails or is interrupted, nothing is left. "
+                  "Shut the guest down before importing it.",
                   {{"gemel vm import web1 debian-12.qcow2 --memory 2G --cpus 2 --bridge br0", "an image"},
                    {"gemel vm import db1 db1.xml --start", "a libvirt domain, started at once"},
                    {"gemel vm import old1 disk.img --format raw", "an image that must not be probed"}}});

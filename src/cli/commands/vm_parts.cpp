@@ -91,53 +91,41 @@ Status start_guest(Context& context, const std::string& name, const std::string&
     return {};
 }
 
-Status NewVolumes::clear_leftover(const std::string& name) {
+Status NewVolumes::check_name_is_free(const std::string& name) {
     auto there = context_.get("/v1/volumes/" + name);
     if (!there) {
         if (there.error().code == ErrorCode::not_found) return {};
         return tl::unexpected<Error>(there.error());
     }
-    if (!flag_of(*there, "draft")) {
-        return fail(
-            ErrorCode::already_exists,
-            fmt::format(
-                "there is a volume {} already: choose another name, or look with 'gemel volume show {}'",
-                name, name));
-    }
-    if (has(*there, "export")) {
-        return fail(
-            ErrorCode::failed_precondition,
-            fmt::format("volume {} is being imported: wait for that import, or end what it left with 'gemel "
-                        "volume export {} --close'",
-                        name, name));
-    }
-    // A draft is what an import that was killed left behind: half copied, used by nobody.
-    auto gone = context_.change("DELETE", fmt::format("/v1/volumes/{}?confirm_name={}", name, name), nullptr,
-                                "removing what an earlier import left of " + name);
-    if (!gone) return tl::unexpected<Error>(gone.error());
-    return {};
+    // Deleting is left to the user: only a human knows whether it is what a killed import left behind.
+    const bool unused = !has(*there, "vm") && !has(*there, "export");
+    return fail(
+        ErrorCode::already_exists,
+        fmt::format(
+            "there is a volume {} already{}: choose another name, or look with 'gemel volume show {}'", name,
+            unused ? ", used by no guest (if an interrupted import left it, delete it)" : "", name));
 }
 
-Status NewVolumes::create(const std::string& name, std::int64_t size_bytes, bool draft) {
-    if (auto clear = clear_leftover(name); !clear) return clear;
-    Json body = {{"name", name}, {"size_bytes", size_bytes}};
-    if (draft) body["draft"] = true;
-    auto made = context_.change("POST", "/v1/volumes", std::move(body),
+Status NewVolumes::create(const std::string& name, std::int64_t size_bytes) {
+    if (auto free = check_name_is_free(name); !free) return free;
+    // Not stopped half way by an interrupt: what is being made could not be deleted.
+    auto made = context_.finish("POST", "/v1/volumes", Json{{"name", name}, {"size_bytes", size_bytes}},
                                 fmt::format("creating volume {} of {}", name, human_size(size_bytes)));
     if (!made) {
-        // where we stopped waiting, the volume may be there although nobody told us
+        // where gemel-clusterd fell silent, the volume may be there although nobody told us
         if (made.error().code == ErrorCode::timed_out) names_.push_back(name);
         return tl::unexpected<Error>(made.error());
     }
     names_.push_back(name);
+    if (interrupted()) return fail(ErrorCode::failed_precondition, "interrupted; nothing is left of it");
     return {};
 }
 
 Status NewVolumes::undone(const Error& cause) {
     std::string left;
     for (const auto& name : names_) {
-        auto gone = context_.undo("DELETE", fmt::format("/v1/volumes/{}?confirm_name={}", name, name),
-                                  nullptr, "undoing: deleting volume " + name);
+        auto gone = context_.finish("DELETE", fmt::format("/v1/volumes/{}?confirm_name={}", name, name),
+                                    nullptr, "undoing: deleting volume " + name);
         if (!gone && gone.error().code != ErrorCode::not_found) left += (left.empty() ? "" : ", ") + name;
     }
     names_.clear();

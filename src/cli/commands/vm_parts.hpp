@@ -29,14 +29,13 @@ Status start_guest(Context& context, const std::string& name, const std::string&
 class NewVolumes {
   public:
     explicit NewVolumes(Context& context) : context_(context) {}
-    // What an import that was killed left under this name (a draft) is deleted first.
-    Status create(const std::string& name, std::int64_t size_bytes, bool draft);
+    Status create(const std::string& name, std::int64_t size_bytes);
     void keep() { names_.clear(); }
     // Deletes what was made and answers the error, extended where the undoing failed too.
     Status undone(const Error& cause);
 
   private:
-    Status clear_leftover(const std::string& name);
+    Status check_name_is_free(const std::string& name);
 
     Context& context_;
     std::vector<std::string> names_;

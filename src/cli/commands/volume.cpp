@@ -17,7 +17,6 @@ struct VolumeOptions {
     std::vector<std::string> nodes;
     std::string node;
     bool stable = false;
-    bool read_only = false;
     bool detach = false;
     bool close = false;
     std::vector<std::string> command;
@@ -59,7 +58,6 @@ Status list(Context& context) {
         }
         std::string user = text_of(volume, "vm", "-");
         if (has(volume, "export")) user = "export on " + text_of(object_of(volume, "export"), "node");
-        if (flag_of(volume, "draft")) user = "unfinished import";
         table.add({{text_of(volume, "name")},
                    {human_size(number_of(volume, "size_bytes"))},
                    {text_of(volume, "state")},
@@ -129,7 +127,7 @@ Status remove(Context& context, const std::string& name) {
 
 Status close_export(Context& context, const std::string& name) {
     auto closed =
-        context.undo("DELETE", target_of(name, "/export"), nullptr, "closing the export of " + name);
+        context.finish("DELETE", target_of(name, "/export"), nullptr, "closing the export of " + name);
     if (!closed) return tl::unexpected<Error>(closed.error());
     return {};
 }
@@ -137,13 +135,13 @@ Status close_export(Context& context, const std::string& name) {
 Status export_volume(CommandTree& tree, const VolumeOptions& options) {
     Context& context = tree.context;
     if (auto good = check_name("volume", options.name); !good) return good;
-    if (options.close && (options.detach || options.read_only || !options.command.empty())) {
+    if (options.close && (options.detach || !options.command.empty())) {
         return fail(ErrorCode::invalid_argument,
                     "--close stands alone: it ends an export made with --detach");
     }
     if (options.close) return close_export(context, options.name);
-    auto made = context.change("POST", target_of(options.name, "/export"),
-                               Json{{"read_only", options.read_only}}, "exporting volume " + options.name);
+    auto made = context.change("POST", target_of(options.name, "/export"), Json::object(),
+                               "exporting volume " + options.name);
     if (!made) return tl::unexpected<Error>(made.error());
     const std::string uri = text_of(*made, "uri");
     if (!options.command.empty()) {
@@ -213,21 +211,19 @@ void add_create(CommandTree& tree, CLI::App* volume, const std::shared_ptr<Volum
 }
 
 void add_export(CommandTree& tree, CLI::App* volume, const std::shared_ptr<VolumeOptions>& options) {
-    CLI::App* exported =
-        tree.add(volume, "export", "serve a volume over NBD on this node",
-                 {"Takes the volume's lease for this node, so it is refused while a guest runs on it. Prints "
-                  "the NBD URI and "
-                  "serves until Ctrl-C; or runs COMMAND with the URI in the variable uri and ends with it, "
-                  "with COMMAND's exit "
-                  "code; or, with --detach, returns at once, until --close. An export without a client is "
-                  "closed by the cluster "
-                  "after a while.",
-                  {{"gemel volume export web1 --read-only -- sh -c 'nbdcopy \"$uri\" web1.img'",
-                    "a backup of a stopped guest"},
-                   {"gemel volume export web1 --detach", "prints the URI and returns"},
-                   {"gemel volume export web1 --close", "ends it"}}});
+    CLI::App* exported = tree.add(
+        volume, "export", "serve a volume over NBD on this node",
+        {"Takes the volume's lease for this node, so it is refused while a guest runs on it. Prints "
+         "the NBD URI and "
+         "serves until Ctrl-C; or runs COMMAND with the URI in the variable uri and ends with it, "
+         "with COMMAND's exit "
+         "code; or, with --detach, returns at once, until --close. An export without a client is "
+         "closed by the cluster "
+         "after a while.",
+         {{"gemel volume export web1 -- sh -c 'nbdcopy \"$uri\" web1.img'", "a backup of a stopped guest"},
+          {"gemel volume export web1 --detach", "prints the URI and returns"},
+          {"gemel volume export web1 --close", "ends it"}}});
     add_name(exported, options);
-    exported->add_flag("--read-only", options->read_only, "refuse writes");
     exported->add_flag("--detach", options->detach, "print the URI and return; --close ends the export");
     exported->add_flag("--close", options->close, "end an export made with --detach");
     exported->add_option("COMMAND", options->command, "after --: what to run while the volume is exported")
