@@ -1,31 +1,25 @@
 #include "sim/mutants.hpp"
 
-#include <array>
 #include <cstdio>
 #include <string>
 
+#include "core/replication/mutants.hpp"
 #include "sim/runner.hpp"
 
 namespace gemel::sim {
 namespace {
 
-constexpr std::array<Mutant, 1> kMutants = {{
-    {"intent_before_data", "D3", 400},
-}};
+constexpr std::uint64_t kBudget = 1500;  // seeds
 
 }  // namespace
 
-std::span<const Mutant> mutants() {
-    return kMutants;
-}
-
 bool hunt_mutants(std::uint32_t jobs, std::string_view only) {
-    std::printf("%-36s %-8s %8s  %s\n", "mutant", "promise", "seeds", "found by");
+    std::printf("%-34s %-10s %7s  %s\n", "mutant", "breaks", "seeds", "found by");
     bool all = true;
-    for (const Mutant& mutant : mutants()) {
+    for (const replication::MutantEntry& mutant : replication::kEngineMutants) {
         if (!only.empty() && only != mutant.name) continue;
         RunPlan plan;
-        plan.seeds = mutant.seeds;
+        plan.seeds = kBudget;
         plan.jobs = jobs;
         plan.quiet = true;
         plan.stop_after_failures = 1;
@@ -33,12 +27,10 @@ bool hunt_mutants(std::uint32_t jobs, std::string_view only) {
         const RunSummary summary = run_seeds(plan);
         const bool found = !summary.failures.empty();
         all = all && found;
-        const std::string by =
-            found ? summary.failures[0].promise + " in seed " + std::to_string(summary.failures[0].seed)
-                  : "NOT FOUND";
-        std::printf("%-36s %-8s %8llu  %s\n", std::string(mutant.name).c_str(),
-                    std::string(mutant.promise).c_str(), static_cast<unsigned long long>(summary.seeds),
-                    by.c_str());
+        std::string by = "NOT FOUND";
+        if (found) by = summary.failures[0].promise + " in seed " + std::to_string(summary.failures[0].seed);
+        std::printf("%-34s %-10s %7llu  %s\n", plan.mutant.c_str(), std::string(mutant.breaks).c_str(),
+                    static_cast<unsigned long long>(summary.seeds), by.c_str());
         std::fflush(stdout);
     }
     return all;

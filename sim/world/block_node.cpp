@@ -64,6 +64,7 @@ void BlockNode::open_back_end() {
 }
 
 void BlockNode::die() {
+    paused_ = false;
     if (!alive()) return;
     parts_.trace.note(parts_.queue.now(), node_, "blockd.die", process_);
     parts_.disk.process_died();

@@ -34,6 +34,8 @@ inline constexpr std::array kEngineMutants = std::to_array<MutantEntry>({
     {"flush_ignores_peer", "D14 D1", "a flush is answered when the own disk has flushed"},
     {"epoch_check_skipped", "D13 L2", "requests of an older epoch are carried out"},
     {"epoch_refused_not_durable", "C2", "an epoch's refusal is answered before it is stable"},
+    {"outlived_copy_trusted", "F4 H38",
+     "a target restarted in the same boot compares with what its disk shows, flushed or forgotten"},
     {"lease_not_checked", "C2 L2", "requests are served after the lease has ended"},
 });
 
