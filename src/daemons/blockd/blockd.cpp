@@ -44,6 +44,7 @@ std::string_view word(replication::NoticeKind kind) {
 Blockd::Blockd(BlockdOptions options) : options_(std::move(options)), process_(SessionId{random_uuid()}) {}
 
 Blockd::~Blockd() {
+    renewer_.reset();
     notifier_.store(nullptr);
     control_.reset();
     guard_.reset();
@@ -87,7 +88,26 @@ Status Blockd::set_up() {
     if (!control) return tl::unexpected<Error>(control.error());
     control_ = std::move(*control);
     notifier_.store(control_.get());
+    std::string why;
+    renewer_ = StoreRenewer::create(
+        options_.config,
+        [this](Instant sent_at, const std::vector<CommittedVolume>& volumes) {
+            home().post([this, sent_at, volumes] { renew_at_home(sent_at, volumes); });
+        },
+        why);
+    if (!renewer_) log::warning("leases are renewed by the peer and by clusterd only: " + why);
     return {};
+}
+
+void Blockd::renew_at_home(Instant sent_at, const std::vector<CommittedVolume>& volumes) {
+    for (const auto& committed : volumes) {
+        const auto found = volumes_.find(committed.record.name);
+        if (found == volumes_.end() || found->second.closing) continue;
+        if (found->second.volume->options().id != committed.record.id) continue;
+        if (!committed.record.owner || committed.record.owner->node != options_.config.name) continue;
+        found->second.reactor->post(
+            [volume = found->second.volume.get(), sent_at, committed] { volume->renew(sent_at, committed); });
+    }
 }
 
 Status Blockd::open_listeners() {

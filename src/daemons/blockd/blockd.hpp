@@ -19,6 +19,7 @@
 #include "adapters/ipc/control_socket.hpp"
 #include "adapters/ring/reactor.hpp"
 #include "daemons/blockd/link_listener.hpp"
+#include "daemons/blockd/store_renewer.hpp"
 #include "daemons/blockd/volume.hpp"
 
 namespace gemel::blockd {
@@ -76,6 +77,7 @@ class Blockd {
     void forget(const std::string& name, std::function<void()> then);
     void status_at_home(const ipc::Reply& reply);
     bool route(const VolumeId& volume, int fd);
+    void renew_at_home(Instant sent_at, const std::vector<CommittedVolume>& volumes);
     void stop_at_home();
     void stop_when_empty();
     ring::Reactor& emptiest();
@@ -90,6 +92,7 @@ class Blockd {
     std::unique_ptr<ipc::ControlServer> control_;
     std::atomic<ipc::ControlServer*> notifier_{nullptr};
     std::unique_ptr<ipc::ControlClient> guard_;
+    std::unique_ptr<StoreRenewer> renewer_;
     bool stopping_ = false;
     bool stopped_cleanly_ = false;
 };

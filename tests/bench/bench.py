@@ -1,0 +1,228 @@
+#!/usr/bin/python3
+"""Figures of this machine: a Gemel volume (mirrored, through NBD) beside the local raw file and what one would use
+without a mirror. Everything compared is measured in one run, in turn, round by round; medians are shown.
+
+    raw      the local raw file, fio directly on it
+    local    qemu-storage-daemon serving the local file on a unix socket
+    remote   one copy: qemu-storage-daemon in the other namespace, over TCP
+    gemel    two gemel-blockd, one in each namespace: written to both
+
+Absolute figures vary from run to run and machine to machine; the ratios are what counts.
+"""
+import argparse
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "tests" / "system"))
+sys.dont_write_bytecode = True
+
+from lib.blockd_client import Pair, run, wait_until  # noqa: E402  (the path above makes it importable)
+
+# name, fio's rw, block size, depth, fsync after each write, unit
+WORKLOADS = [
+    ("seq write 1M QD8", "write", "1M", 8, False, "MB/s"),
+    ("seq read 1M QD8", "read", "1M", 8, False, "MB/s"),
+    ("4k write QD1", "randwrite", "4k", 1, False, "IOPS"),
+    ("4k write QD32", "randwrite", "4k", 32, False, "IOPS"),
+    ("4k read QD1", "randread", "4k", 1, False, "IOPS"),
+    ("4k read QD32", "randread", "4k", 32, False, "IOPS"),
+    ("4k write+flush QD1", "randwrite", "4k", 1, True, "IOPS"),
+]
+# (workload, stack to compare with, least ratio): issue 2, section 9
+TARGETS = [("seq write 1M QD8", "remote", 0.6), ("4k write QD1", "remote", 0.6), ("4k read QD32", "local", 0.7)]
+RESIDENT_LIMIT_MIB = 64 + 4
+
+
+class Network:
+    """Two namespaces and one veth link, named after this process."""
+
+    def __init__(self):
+        self.names = [f"gemel-bench-{os.getpid()}-{i}" for i in (1, 2)]
+        self.addresses = ["10.89.7.1", "10.89.7.2"]
+
+    def __enter__(self):
+        for name in self.names:
+            run("ip", "netns", "add", name)
+            run("ip", "-n", name, "link", "set", "lo", "up")
+        run("ip", "link", "add", "l1", "netns", self.names[0], "type", "veth", "peer", "name", "l2", "netns",
+            self.names[1])
+        for i, name in enumerate(self.names):
+            run("ip", "-n", name, "addr", "add", f"{self.addresses[i]}/24", "dev", f"l{i + 1}")
+            run("ip", "-n", name, "link", "set", f"l{i + 1}", "up")
+        return self
+
+    def __exit__(self, *_):
+        for name in self.names:
+            run("ip", "netns", "del", name, check=False)
+
+
+class Qsd:
+    """qemu-storage-daemon exporting one file."""
+
+    def __init__(self, network, side, image, aio, listen, uri):
+        self.uri = uri
+        self.process = subprocess.Popen(
+            ["ip", "netns", "exec", network.names[side], "qemu-storage-daemon", "--blockdev",
+             f"driver=file,node-name=d,filename={image},cache.direct=on,aio={aio}", "--nbd-server", listen, "--export",
+             "nbd,id=e,node-name=d,name=d,writable=on"], stdin=subprocess.DEVNULL)
+        wait_until(lambda: run("ip", "netns", "exec", network.names[0], "nbdinfo", "--size", uri,
+                               check=False).returncode == 0, 20, "qemu-storage-daemon")
+
+    def pids(self):
+        return [self.process.pid]
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(20)
+
+
+def cpu_seconds(pids):
+    total = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / os.sysconf("SC_CLK_TCK")
+
+
+def fio(network, target, workload, seconds, size):
+    _, rw, block, depth, flush, unit = workload
+    command = ["ip", "netns", "exec", network.names[0], "fio", "--output-format=json", "--name=j", f"--rw={rw}",
+               f"--bs={block}", f"--iodepth={depth}", f"--size={size}", "--direct=1", "--time_based",
+               f"--runtime={seconds}", "--norandommap", "--randrepeat=0", "--ramp_time=0.5", *target]
+    if flush:
+        command.append("--fsync=1")
+    job = json.loads(run(*command, timeout=seconds * 5 + 120).stdout)["jobs"][0]
+    if job["error"]:
+        raise SystemExit(f"fio: error {job['error']} in {workload[0]}")
+    side = job["write" if "write" in rw else "read"]
+    return side["bw_bytes"] / 1e6 if unit == "MB/s" else side["iops"]
+
+
+def fill(network, target, size):
+    run("ip", "netns", "exec", network.names[0], "fio", "--name=fill", "--rw=write", "--bs=1M", "--iodepth=8",
+        "--direct=1", f"--size={size}", *target, timeout=900)
+
+
+def measure(network, directories, arguments, program):
+    """stack -> workload -> list of figures; and what gemel-blockd cost."""
+    size = int(arguments.size_gib * 1024) << 20
+    aio = "threads" if arguments.backing == "tmpfs" else "native"
+    images = [directory / "plain.img" for directory in directories]
+    for image in images:
+        with open(image, "wb") as file:
+            file.truncate(size)
+    work = Path(tempfile.mkdtemp(prefix="gemel-bench-"))
+    figures = {stack: {workload[0]: [] for workload in WORKLOADS} for stack in ("raw", "local", "remote", "gemel")}
+    cost = {}
+    pair = Pair(work, program, size_mib=size >> 20, namespaces=network.names, addresses=network.addresses,
+                image_directories=directories)
+    servers = []
+    try:
+        with pair:
+            pair.grant("node1")
+            local = Qsd(network, 0, images[0], aio, f"addr.type=unix,addr.path={work}/local.sock",
+                        f"nbd+unix:///d?socket={work}/local.sock")
+            servers.append(local)
+            remote = Qsd(network, 1, images[1], aio, "addr.type=inet,addr.host=0.0.0.0,addr.port=10809",
+                         f"nbd://{network.addresses[1]}:10809/d")
+            servers.append(remote)
+            nbd = lambda uri: ["--ioengine=nbd", f"--uri={uri}"]
+            targets = {"local": nbd(local.uri), "remote": nbd(remote.uri), "gemel": nbd(pair.uri())}
+            for name, target in targets.items():
+                print(f"  filling {name}", file=sys.stderr)
+                fill(network, target, size)
+            # raw goes last in each round: QEMU's lock allows no second user, so its server rests meanwhile
+            for number in range(arguments.rounds):
+                for workload in WORKLOADS:
+                    for name, target in targets.items():
+                        before = cpu_seconds(node.process.pid for node in pair.nodes.values())
+                        figure = fio(network, target, workload, arguments.seconds, size)
+                        figures[name][workload[0]].append(figure)
+                        if name == "gemel":
+                            spent = cpu_seconds(node.process.pid for node in pair.nodes.values()) - before
+                            cost.setdefault(workload[0], []).append((spent, figure))
+                    raw = ["--ioengine=libaio", f"--filename={images[0]}"]
+                    figures["raw"][workload[0]].append(fio(network, raw, workload, arguments.seconds, size))
+                print(f"  round {number + 1} of {arguments.rounds} done", file=sys.stderr)
+            resident = max(node.resident_mib() for node in pair.nodes.values())
+            pair.release()
+            same = pair.same_data()
+    finally:
+        for server in servers:
+            server.stop()
+        for directory in directories:
+            for image in directory.glob("*.img"):
+                image.unlink()
+        shutil.rmtree(work, ignore_errors=True)
+    return figures, cost, resident, same
+
+
+def report(arguments, figures, cost, resident, same):
+    medians = {stack: {name: statistics.median(values) for name, values in rows.items()}
+               for stack, rows in figures.items()}
+    print(f"\nbacking {arguments.backing}, {arguments.size_gib} GiB, {arguments.seconds} s each, median of {arguments.rounds}; "
+          f"kernel {os.uname().release}, {os.cpu_count()} processors")
+    print(f"{'':22}{'raw':>12}{'local nbd':>12}{'remote nbd':>12}{'gemel':>12}{'/raw':>8}{'/local':>8}{'/remote':>8}"
+          f"{'blockd CPU':>16}")
+    for name, _, block, _, _, unit in WORKLOADS:
+        row = [medians[stack][name] for stack in ("raw", "local", "remote", "gemel")]
+        spent = statistics.median(cpu / (figure * arguments.seconds) for cpu, figure in cost[name])
+        per = f"{spent * 1073.7:.2f} s/GiB" if unit == "MB/s" else f"{spent * 1e6:.0f} us/op"
+        print(f"{name:22}" + "".join(f"{value:>12,.0f}" for value in row)
+              + "".join(f"{row[3] / value:>8.2f}" for value in row[:3]) + f"{per:>16}")
+    failed = 0
+    for name, stack, least in TARGETS:
+        ratio = medians["gemel"][name] / medians[stack][name]
+        met = ratio >= least
+        failed += not met
+        print(f"target: {name} >= {least} of {stack}: {ratio:.2f} {'met' if met else 'MISSED'}")
+    met = resident <= RESIDENT_LIMIT_MIB
+    failed += not met
+    print(f"target: resident memory <= {RESIDENT_LIMIT_MIB} MiB: {resident:.0f} MiB {'met' if met else 'MISSED'}")
+    print(f"replicas byte-identical afterwards: {'yes' if same else 'NO'}")
+    return failed == 0 and same
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backing", choices=["tmpfs", "disk", "both"], default="both")
+    parser.add_argument("--seconds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--size-gib", type=float, default=2)
+    parser.add_argument("--quick", action="store_true", help="one round of two seconds, 1 GiB")
+    parser.add_argument("--program", default=str(REPOSITORY / "build/release/src/daemons/blockd/gemel-blockd"))
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.seconds, arguments.rounds, arguments.size_gib = 2, 1, 1
+    good = True
+    backings = ["tmpfs", "disk"] if arguments.backing == "both" else [arguments.backing]
+    for arguments.backing in backings:
+        place = Path(tempfile.mkdtemp(prefix="gemel-bench-data-", dir=REPOSITORY / ".cache"))
+        try:
+            if arguments.backing == "tmpfs":
+                run("mount", "-t", "tmpfs", "-o", f"size={int(arguments.size_gib * 5) + 1}g", "gemel-bench", place)
+            directories = [place / "1", place / "2"]
+            for directory in directories:
+                directory.mkdir()
+            started = time.monotonic()
+            with Network() as network:
+                good = report(arguments, *measure(network, directories, arguments, arguments.program)) and good
+            print(f"took {time.monotonic() - started:.0f} s")
+        finally:
+            if arguments.backing == "tmpfs":
+                run("umount", "-l", place, check=False)
+            shutil.rmtree(place, ignore_errors=True)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
