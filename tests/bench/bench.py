@@ -100,7 +100,8 @@ def fio(network, target, workload, seconds, size):
                f"--runtime={seconds}", "--norandommap", "--randrepeat=0", "--ramp_time=0.5", *target]
     if flush:
         command.append("--fsync=1")
-    job = json.loads(run(*command, timeout=seconds * 5 + 120).stdout)["jobs"][0]
+    said = run(*command, timeout=seconds * 5 + 120).stdout
+    job = json.loads(said[said.index("{"):])["jobs"][0]    # notes may come first
     if job["error"]:
         raise SystemExit(f"fio: error {job['error']} in {workload[0]}")
     side = job["write" if "write" in rw else "read"]

@@ -47,11 +47,11 @@ ClientBinding::ClientBinding(std::string file, bool successors)
     if (stored >> owner.pid >> owner.start_time) owner_ = owner;
 }
 
-Status ClientBinding::admit(const ProcessId& process) {
+Status ClientBinding::admit(const ProcessId& process, bool in_use) {
     if (owner_ == process) return {};
     if (owner_) {
         const bool alive = process_of(owner_->pid) == owner_;
-        if (alive || !successors_) {
+        if (!successors_ || (alive && in_use)) {
             return fail(
                 ErrorCode::permission_denied,
                 fmt::format("this volume's front end belongs to process {}{}; process {} is refused{}",

@@ -31,7 +31,8 @@ class ClientBinding {
     ClientBinding(std::string file, bool successors);
 
     // ok: this process may be served (and now owns the session); permission_denied: another one does
-    Status admit(const ProcessId& process);
+    // in_use: the owner has connections now
+    Status admit(const ProcessId& process, bool in_use);
     pid_t pid() const { return owner_ ? owner_->pid : 0; }
     void remove_file() const;
 

@@ -75,7 +75,8 @@ FrontEnd::~FrontEnd() {
 
 void FrontEnd::accepted(int fd) {
     const auto process = peer_process(fd);
-    Status admitted = process ? binding_.admit(*process) : Status(tl::unexpected<Error>(process.error()));
+    Status admitted = process ? binding_.admit(*process, !connections_.empty())
+                              : Status(tl::unexpected<Error>(process.error()));
     if (admitted && connections_.size() >= kMaxConnections) {
         admitted =
             tl::unexpected<Error>(Error{ErrorCode::out_of_space, "too many connections of one client"});

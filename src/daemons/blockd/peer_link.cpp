@@ -109,10 +109,14 @@ void PeerLink::run(link::SessionOutputs& outputs) {
         } else if (const auto* close = std::get_if<link::CloseConnection>(&output)) {
             const auto found = connections_.find(close->connection);
             if (found != connections_.end()) found->second->close_after_sending();
+            // said once, not at every attempt
+            if (close->reason != told_reason_) options_.log("link: " + close->reason);
+            told_reason_ = close->reason;
         } else if (const auto* sent = std::get_if<link::PayloadSent>(&output)) {
             reactor_.buffers().release(sent->payload);
         } else if (const auto* up = std::get_if<replication::PeerUp>(&output)) {
             session_id_ = up->session;
+            told_reason_.clear();
             options_.log(fmt::format("peer {} is connected", up->node));
             options_.input(*up);
         } else if (const auto* down = std::get_if<replication::PeerDown>(&output)) {

@@ -65,6 +65,7 @@ class PeerLink {
     link::SessionOutputs outputs_;
     bool running_ = false;
     SessionId session_id_;
+    std::string told_reason_;
     std::vector<Link> links_;
     std::map<link::ConnectionId, std::unique_ptr<tcp::FrameConnection>> connections_;
     link::ConnectionId next_id_ = 1;

@@ -40,9 +40,9 @@ struct Binding : ::testing::Test {
 TEST_F(Binding, TheFirstProcessOwnsTheSession) {
     ClientBinding binding(file, false);
     EXPECT_EQ(binding.pid(), 0);
-    EXPECT_TRUE(binding.admit(*process_of(child)));
-    EXPECT_TRUE(binding.admit(*process_of(child))) << "another connection, or a reconnect";
-    const auto other = binding.admit(*process_of(::getpid()));
+    EXPECT_TRUE(binding.admit(*process_of(child), true));
+    EXPECT_TRUE(binding.admit(*process_of(child), true)) << "another connection, or a reconnect";
+    const auto other = binding.admit(*process_of(::getpid()), true);
     ASSERT_FALSE(other.has_value());
     EXPECT_EQ(other.error().code, ErrorCode::permission_denied);
     EXPECT_EQ(binding.pid(), child);
@@ -50,29 +50,31 @@ TEST_F(Binding, TheFirstProcessOwnsTheSession) {
 
 // H33, across a restart of the daemon
 TEST_F(Binding, SurvivesARestart) {
-    ASSERT_TRUE(ClientBinding(file, false).admit(*process_of(child)));
+    ASSERT_TRUE(ClientBinding(file, false).admit(*process_of(child), true));
     ClientBinding again(file, false);
     EXPECT_EQ(again.pid(), child);
-    EXPECT_FALSE(again.admit(*process_of(::getpid())));
-    EXPECT_TRUE(again.admit(*process_of(child)));
+    EXPECT_FALSE(again.admit(*process_of(::getpid()), true));
+    EXPECT_TRUE(again.admit(*process_of(child), true));
     end_child();
-    EXPECT_FALSE(again.admit(*process_of(::getpid()))) << "an epoch is one start of one guest";
+    EXPECT_FALSE(again.admit(*process_of(::getpid()), true)) << "an epoch is one start of one guest";
 }
 
 TEST_F(Binding, AnExportHasOneClientAfterTheOther) {
     ClientBinding binding(file, true);
-    ASSERT_TRUE(binding.admit(*process_of(child)));
-    EXPECT_FALSE(binding.admit(*process_of(::getpid()))) << "the former still lives";
+    ASSERT_TRUE(binding.admit(*process_of(child), true));
+    EXPECT_FALSE(binding.admit(*process_of(::getpid()), true)) << "the former is connected";
+    EXPECT_TRUE(binding.admit(*process_of(::getpid()), false)) << "it lives, but has gone";
+    EXPECT_TRUE(binding.admit(*process_of(child), false));
     end_child();
-    EXPECT_TRUE(binding.admit(*process_of(::getpid())));
+    EXPECT_TRUE(binding.admit(*process_of(::getpid()), true));
 }
 
 TEST_F(Binding, APidUsedAgainIsAnotherProcess) {
     ClientBinding binding(file, false);
     auto process = *process_of(child);
-    ASSERT_TRUE(binding.admit(process));
+    ASSERT_TRUE(binding.admit(process, true));
     ++process.start_time;
-    EXPECT_FALSE(binding.admit(process));
+    EXPECT_FALSE(binding.admit(process, true));
 }
 
 TEST(PeerProcess, IsTheOneThatConnected) {
