@@ -161,6 +161,9 @@ void GuestAgent::look(const std::string& name, const Row<GuestRecord>& row, Run&
             commit_phase(name, row, GuestPhase::running);
             return move(name, run, State::running, "its domain runs already");
         }
+        // Daemons that were just restarted: blockd has not said yet who is connected, and a QEMU takes
+        // seconds to connect again.
+        if (context_.now - run.since < kAdoptGrace) return;
         if (context_.now >= run.repeat_at) {
             run.repeat_at = context_.now + kStopRepeat;
             const Tag tag = context_.tag();

@@ -21,6 +21,7 @@ class GuestAgent {
   public:
     static constexpr Duration kServeTimeout = seconds(120);
     static constexpr Duration kStopRepeat = seconds(10);
+    static constexpr Duration kAdoptGrace = seconds(10);
     static constexpr Duration kLeavePatience = seconds(60);
 
     enum class State : std::uint8_t { looking, starting, running, stopping, clearing, closing, committing };

@@ -60,6 +60,8 @@ void BlockdDriver::done(cluster::Tag tag, const Result<json>& answer) {
 
 void BlockdDriver::on_connected() {
     ++life_;
+    connected_at_ = boot_now();
+    fronts_.clear();
     asked_at_ = {};
     asking_ = false;
     tick(boot_now());
@@ -144,13 +146,23 @@ void BlockdDriver::on_view(const std::string& name, const json& in) {
     Volume& volume = volumes_[*id];
     volume.name = name;
     if (view->attached) volume.attached = true;
-    sink_(cluster::BlockdVolume{*id, *view, volume.front_sessions});
+    // After a connection blockd tells of each front end anew; a view before that would say "nobody
+    // connected".
+    constexpr Duration kFrontWait = seconds(3);
+    const auto front = fronts_.find(name);
+    const bool told = front != fronts_.end() && front->second.epoch == view->epoch;
+    if (view->epoch != 0 && !told && boot_now() - connected_at_ < kFrontWait) return;
+    sink_(cluster::BlockdVolume{*id, *view, told ? front->second.sessions : 0});
 }
 
 void BlockdDriver::on_front(const std::string& name, const json& event) {
-    const auto id = id_of(name);
-    if (!id) return;
-    volumes_[*id].front_sessions = number(event, "client_pid") != 0 ? 1 : 0;
+    const std::uint64_t epoch = number(event, "epoch");
+    const bool open = event.contains("socket") && event["socket"].is_string();
+    if (open) {
+        fronts_[name] = {epoch, number(event, "client_pid") != 0 ? 1U : 0U};
+    } else if (fronts_.contains(name) && fronts_[name].epoch == epoch) {
+        fronts_.erase(name);
+    }
 }
 
 std::optional<VolumeId> BlockdDriver::id_of(const std::string& name) const {

@@ -46,8 +46,12 @@ class BlockdDriver {
         std::string name;
         bool attached = false;
         bool attaching = false;
-        std::uint64_t front_sessions = 0;
         std::optional<CommittedVolume> record;  // the newest one to be told
+    };
+
+    struct Front {
+        std::uint64_t epoch = 0;
+        std::uint64_t sessions = 0;
     };
 
     void request(Json body, Duration timeout, Answer answer);  // answer on the loop
@@ -70,6 +74,8 @@ class BlockdDriver {
     Sink sink_;
     std::function<const cluster::Tables&()> tables_;
     std::map<VolumeId, Volume> volumes_;
+    std::map<std::string, Front> fronts_;  // by name, as told on this connection
+    Instant connected_at_;
     bool up_ = false;
     bool asking_ = false;  // a status request is open
     Instant asked_at_;
