@@ -109,7 +109,6 @@ Result<ApiCommand> volume_create(Fields& fields) {
         if (!node.is_string()) fields.problem("'nodes' must be a list of names");
         if (node.is_string()) out.nodes.push_back(node.get<std::string>());
     }
-    fields.flag("draft", false);
     return finished(fields, std::move(out));
 }
 
@@ -218,7 +217,7 @@ Result<ApiCommand> by_route(const std::string& route, const std::string& name, c
     if (route == "volume.delete")
         return finished(fields, cluster::VolumeDelete{name, query(request, "confirm_name")});
     if (route == "volume.export")
-        return finished(fields, cluster::VolumeExport{name, fields.flag("read_only", false)});
+        return finished(fields, cluster::VolumeExport{name, false});
     if (route == "volume.unexport") return finished(fields, cluster::VolumeUnexport{name});
     if (route == "volume.force-uptodate") {
         const std::string node = fields.text("node", true);

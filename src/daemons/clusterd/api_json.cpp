@@ -112,7 +112,7 @@ Json Renderer::node(const cluster::NodeView& view) const {
 Json Renderer::exported(const std::string& volume, const cluster::ExportView& view) const {
     std::string uri = "nbd+unix:///" + volume;
     if (!view.secret.empty()) uri += "?socket=" + settings_.front_socket(volume, view.epoch, view.secret);
-    return {{"uri", uri}, {"node", view.node}, {"epoch", view.epoch}, {"read_only", view.read_only}};
+    return {{"uri", uri}, {"node", view.node}, {"epoch", view.epoch}};
 }
 
 Json Renderer::volume(const cluster::VolumeView& view) const {
@@ -217,7 +217,6 @@ Json Renderer::result_of(const OperationRecord& record, const cluster::StatusVie
         };
         view.node = value("node");
         view.secret = value("secret");
-        view.read_only = value("read_only") == "true";
         view.epoch = std::strtoull(value("epoch").c_str(), nullptr, 10);
         return exported(name, view);
     }
