@@ -37,6 +37,7 @@ FrontRequests::FrontRequests(Core& core, std::uint32_t capacity)
     : core_(core),
       slots_(capacity),
       gated_(slots_),
+      gated_reads_(slots_),
       making_room_(slots_),
       intent_(slots_),
       settling_(slots_),
@@ -89,26 +90,20 @@ void FrontRequests::lock_granted(std::uint32_t index) {
     gate(index);
 }
 
-// Nothing is submitted while frozen; strictly in order, so that a thaw does not reorder.
+// Nothing is submitted while frozen; strictly in order, so that a thaw does not reorder. Reads have a queue
+// of their own: they are served while the peer is lost (rule 10), also behind a write that waits.
 void FrontRequests::gate(std::uint32_t index) {
     move(index, FrontState::gated);
-    gated_.push(index);
+    const bool read = slots_.at(index).request.operation == FrontOperation::read;
+    (read ? gated_reads_ : gated_).push(index);
     open_gate();
 }
 
 void FrontRequests::open_gate() {
-    const auto open = [&](std::uint32_t index) {
-        return slots_.at(index).request.operation == FrontOperation::read ? core_.authority.may_read()
-                                                                          : core_.authority.may_acknowledge();
-    };
-    while (!gated_.empty() && open(gated_.front())) {
-        const std::uint32_t index = gated_.pop();
-        if (slots_.at(index).request.operation == FrontOperation::read) {
-            submit_read(index);
-        } else {
-            make_room(index);
-        }
+    if (!gated_reads_.empty() && core_.authority.may_read()) {
+        while (!gated_reads_.empty()) submit_read(gated_reads_.pop());
     }
+    while (!gated_.empty() && core_.authority.may_acknowledge()) make_room(gated_.pop());
 }
 
 void FrontRequests::submit_read(std::uint32_t index) {
@@ -330,7 +325,7 @@ void FrontRequests::fail_all() {
     core_.session.drop("own disk failed", true);
     const auto everyone = [](std::uint32_t) { return true; };
     const auto nothing = [](std::uint32_t) {};
-    for (auto* queue : {&gated_, &making_room_, &intent_, &settling_, &answering_})
+    for (auto* queue : {&gated_, &gated_reads_, &making_room_, &intent_, &settling_, &answering_})
         queue->take_if(everyone, nothing);
     slots_.for_each([&](std::uint32_t i, FrontSlot& slot) {
         const bool on_disk =
@@ -393,7 +388,7 @@ void FrontRequests::refuse_if_idle(std::uint32_t index) {
 void FrontRequests::demoted() {
     const auto everyone = [](std::uint32_t) { return true; };
     const auto nothing = [](std::uint32_t) {};
-    for (auto* queue : {&gated_, &making_room_, &intent_, &settling_, &answering_})
+    for (auto* queue : {&gated_, &gated_reads_, &making_room_, &intent_, &settling_, &answering_})
         queue->take_if(everyone, nothing);
     bool sent = false;
     slots_.for_each([&](std::uint32_t i, FrontSlot& slot) {

@@ -101,6 +101,7 @@ class FrontRequests {
     Core& core_;
     Slots<FrontSlot> slots_;
     SlotQueue<FrontSlot> gated_;
+    SlotQueue<FrontSlot> gated_reads_;
     SlotQueue<FrontSlot> making_room_;
     SlotQueue<FrontSlot> intent_;
     SlotQueue<FrontSlot> settling_;

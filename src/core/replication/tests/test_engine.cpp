@@ -64,7 +64,12 @@ TEST_P(EveryOrder, nothing_is_acknowledged_until_the_leave_is_committed) {  // D
     p->disconnect();
     const auto tag = p->write(0, 8);
     p->settle(seconds(1));
+    const auto frozen_write = p->write(0, 64);
+    const auto read = p->request(0, FrontOperation::read, 512, 8);
+    p->settle(seconds(1));
     EXPECT_FALSE(p->ended(tag));
+    EXPECT_FALSE(p->ended(frozen_write));
+    EXPECT_TRUE(p->done(read)) << "reads are served while the lease lasts";
     EXPECT_EQ(p->view(0).frozen, FreezeReason::peer_lost);
     p->store_writable = true;
     p->settle(seconds(1));
