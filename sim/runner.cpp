@@ -213,6 +213,10 @@ RunSummary run_seeds(const RunPlan& plan) {
         }
         if (!plan.quiet && Clock::now() - said > std::chrono::seconds(2)) {
             said = Clock::now();
+            // a failure's text is whole once its worker speaks of the next seed
+            while (printed + plan.jobs < summary.failures.size()) {
+                print_failure(summary.failures[printed++], plan.mutant);
+            }
             std::printf("  %llu of %llu seeds, %zu failed\n",
                         static_cast<unsigned long long>(shared.done.load()),
                         static_cast<unsigned long long>(plan.seeds), summary.failures.size());
