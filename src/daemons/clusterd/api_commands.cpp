@@ -216,8 +216,7 @@ Result<ApiCommand> by_route(const std::string& route, const std::string& name, c
     if (route == "volume.create") return volume_create(fields);
     if (route == "volume.delete")
         return finished(fields, cluster::VolumeDelete{name, query(request, "confirm_name")});
-    if (route == "volume.export")
-        return finished(fields, cluster::VolumeExport{name, false});
+    if (route == "volume.export") return finished(fields, cluster::VolumeExport{name, false});
     if (route == "volume.unexport") return finished(fields, cluster::VolumeUnexport{name});
     if (route == "volume.force-uptodate") {
         const std::string node = fields.text("node", true);

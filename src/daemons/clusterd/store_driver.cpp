@@ -114,6 +114,11 @@ struct StoreDriver::Impl {
     Status start_store();
     Status force(const cluster::ForcePrepare& command);
     etcd::WatcherCallbacks watch_callbacks();
+    // After our store was replaced the machine begins with empty tables, also where the watch (of another
+    // member) did not notice anything.
+    void read_again() {
+        if (watcher) watcher->restart();
+    }
 
     const Settings& settings;
     Sink sink;
@@ -231,18 +236,22 @@ Status StoreDriver::Impl::run_command(const cluster::StoreCommandKind& command) 
                               std::error_code ignored;
                               std::filesystem::rename(directory.log(), directory.log().string() + ".old",
                                                       ignored);
-                              return directory.set_aside(aside.reason);
+                              const Status done = directory.set_aside(aside.reason);
+                              read_again();
+                              return done;
                           },
                           [&](const cluster::JoinStore& join) -> Status {
                               if (process.find() != 0) return {};
-                              return process.start({join.initial_cluster, true});
+                              const Status done = process.start({join.initial_cluster, true});
+                              read_again();
+                              return done;
                           },
                           [&](const cluster::ForcePrepare& prepare) { return force(prepare); },
                           [&](const cluster::ForceActivate&) -> Status {
                               if (auto ok = etcd::force_activate(directory); !ok) return ok;
                               if (auto ok = process.start({settings.initial_cluster(), false}); !ok)
                                   return ok;
-                              if (watcher) watcher->restart();
+                              read_again();
                               return {};
                           },
                           [&](const cluster::ForceAbort&) -> Status {
