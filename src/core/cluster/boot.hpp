@@ -70,6 +70,7 @@ class Boot {
     bool adopted_ = false;
     bool command_running_ = false;
     bool registration_running_ = false;
+    std::uint64_t registered_revision_ = 0;  // of the transaction that named this life
     // A peer claims this revision of our lineage; our own linearizable answer asked after that must not be
     // behind.
     std::map<std::string, std::pair<std::uint64_t, Instant>> claims_;
