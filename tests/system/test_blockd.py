@@ -226,7 +226,8 @@ def test_bad_requests_change_nothing():
         else:
             raise TestFailure("a Primary was detached")
         check_end(pair)
-        node.control.request("detach", volume=pair.name)
+        first, second = (node.control.send("detach", volume=pair.name) for _ in range(2))
+        wait_until(lambda: {first, second} <= node.control.answers.keys(), 15, "both of two requests for the same end answered")
         moved = str(node.image) + ".losing"
         node.control.request("rename", volume=pair.name, path=str(node.image), to=moved)
         expect(os.path.exists(moved), "renamed")

@@ -216,20 +216,25 @@ void Blockd::attach_at_home(VolumeOptions options, ipc::Reply reply) {
 // Closes the volume and takes it out of the registry.
 void Blockd::forget(const std::string& name, std::function<void()> then) {
     const auto found = volumes_.find(name);
-    if (found == volumes_.end() || found->second.closing) return;
+    if (found == volumes_.end()) {  // gone since it was asked for
+        if (then) then();
+        return;
+    }
+    if (then) found->second.when_gone.push_back(std::move(then));
+    if (found->second.closing) return;
     found->second.closing = true;
     Volume* volume = found->second.volume.get();
-    found->second.reactor->post([this, name, volume, then = std::move(then)] {
-        volume->close(!stopping_ || !volume->is_primary(), [this, name, then] {
+    found->second.reactor->post([this, name, volume] {
+        volume->close(!stopping_ || !volume->is_primary(), [this, name] {
             // still on the volume's reactor: it is destroyed there, where its timers are known
-            home().post([this, name, then] {
+            home().post([this, name] {
                 Entry entry = std::move(volumes_.at(name));
                 volumes_.erase(name);
                 ring::Reactor* reactor = entry.reactor;
                 reactor->post([volume_left = std::shared_ptr<Volume>(std::move(entry.volume))]() mutable {
                     volume_left.reset();
                 });
-                if (then) then();
+                for (const auto& waiting : entry.when_gone) waiting();
                 if (stopping_) stop_when_empty();
             });
         });

@@ -49,6 +49,7 @@ class Blockd {
         std::unique_ptr<Volume> volume;
         ring::Reactor* reactor = nullptr;
         bool closing = false;
+        std::vector<std::function<void()>> when_gone;  // everybody who asked for its end, in order
     };
 
     explicit Blockd(BlockdOptions options);
