@@ -307,6 +307,10 @@ void BlockdDriver::handle(const cluster::BlockdPeerProvenDown& order) {
 
 json BlockdDriver::format_request(const VolumeRecord& record) const {
     const ReplicaRecord* mine = own_replica(record);
+    // known to the replica from the start, so that its first difference needs no full comparison
+    json peer = nullptr;
+    for (const auto& replica : record.replicas)
+        if (&replica != mine && replica.in_ack_set) peer = replica.replica.to_string();
     return {
         {"do", "format"},
         {"volume", record.name},
@@ -315,7 +319,8 @@ json BlockdDriver::format_request(const VolumeRecord& record) const {
         {"cluster_id", settings_.file.cluster.to_string()},
         {"path", settings_.volume_path(mine->pool, record.name)},
         {"size_bytes", record.size_bytes},
-        {"first_generation", mine->in_ack_set ? ipc::encode_generation(record.generation) : json(nullptr)}};
+        {"first_generation", mine->in_ack_set ? ipc::encode_generation(record.generation) : json(nullptr)},
+        {"peer_replica_id", peer}};
 }
 
 void BlockdDriver::handle(const cluster::BlockdFormat& order) {
