@@ -72,6 +72,7 @@ class Context {
     Tables latest;             // as watched
     Tables gated;              // what decisions read (design note 0005)
     bool tables_live = false;  // a snapshot came and the watch goes on
+    bool gate_open = false;    // `gated` holds all that `latest` has
     StoreHealth health;
     StoreCondition store = StoreCondition::starting;
     Instant quorate_at;  // sending time of the newest linearizable answer

@@ -117,6 +117,7 @@ void Coordinator::grant_guest(const GrantGuest& step) {
     }
     next.placement = placement;
     next.last_error.clear();
+    next.pinned_node.clear();  // for that start only
     if (step.after_host_loss) {
         ++next.restarts;
         ++next.host_losses;

@@ -28,6 +28,20 @@ bool Election::still_coordinator() const {
            context_.latest.coordinator->created == context_.term;
 }
 
+// A coordinator that is silent on all paths is replaced before its lease ends. Safe without proof: what it
+// still sends compares its term, and the term is gone.
+void Election::depose(const Row<CoordinatorRecord>& key) {
+    campaigning_ = true;
+    Txn txn;
+    txn.compares.push_back({std::string(keys::kCoordinator), CompareKind::create_revision, key.created, {}});
+    txn.deletes.push_back(std::string(keys::kCoordinator));
+    context_.commit(std::move(txn), false, true, [this, node = key.record.node](const JobResult& result) {
+        campaigning_ = false;
+        if (result.committed)
+            context_.event("info", "coordinator.deposed", "node/" + node, "silent; its term is over");
+    });
+}
+
 void Election::evaluate() {
     const auto& key = context_.gated.coordinator;
     const bool mine = key && key->record.node == context_.config.name &&
@@ -40,6 +54,10 @@ void Election::evaluate() {
         context_.term = key->created;
         context_.event("info", "coordinator.elected", "node/" + context_.config.name,
                        "is the coordinator, term " + std::to_string(context_.term));
+    }
+    if (key && key->record.node != context_.config.name && !campaigning_ &&
+        !peers_.answers(key->record.node)) {
+        return depose(*key);
     }
     if (key || campaigning_ || context_.now < not_before_) return;
     if (lease_ == 0) {

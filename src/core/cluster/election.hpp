@@ -7,13 +7,14 @@
 #pragma once
 
 #include "core/cluster/context.hpp"
+#include "core/cluster/peers.hpp"
 
 namespace gemel::cluster {
 
 class Election {
   public:
     static constexpr std::uint32_t kTtlSeconds = 5;
-    explicit Election(Context& context) : context_(context) {}
+    Election(Context& context, Peers& peers) : context_(context), peers_(peers) {}
     void granted(const LeaseGranted& lease);
     void lost(const LeaseLost& lease);
     void evaluate();
@@ -22,7 +23,9 @@ class Election {
 
   private:
     void resign();
+    void depose(const Row<CoordinatorRecord>& key);
     Context& context_;
+    Peers& peers_;
     bool leasing_ = false;
     bool campaigning_ = false;
     std::uint64_t lease_ = 0;

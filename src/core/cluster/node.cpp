@@ -13,7 +13,7 @@ ClusterNode::Impl::Impl(NodeConfig config, PlanFunction planner)
       boot(context, peers),
       arbiter(context, peers, boot),
       releaser(context, peers, boot, arbiter),
-      election(context),
+      election(context, peers),
       volumes(context),
       guests(context),
       coordinator(context, peers, election),
@@ -237,8 +237,9 @@ Tables ClusterNode::Impl::decision_copy() {
 // With two voters what others wrote counts only after a barrier of our own, sent after it was seen (design
 // note 0005).
 void ClusterNode::Impl::gate() {
+    context.gate_open = context.tables_live && change_revision_ <= gated_change_;
     if (!context.tables_live) return;
-    if (change_revision_ <= gated_change_) {
+    if (context.gate_open) {
         context.gated.revision = context.latest.revision;
         return;
     }
@@ -246,6 +247,7 @@ void ClusterNode::Impl::gate() {
     if (!wanted) {
         context.gated = decision_copy();
         gated_change_ = change_revision_;
+        context.gate_open = true;
         return;
     }
     if (gating_) return;
@@ -257,6 +259,7 @@ void ClusterNode::Impl::gate() {
             return;
         context.gated = std::move(*seen);
         gated_change_ = change;
+        context.gate_open = change_revision_ <= gated_change_;
     });
 }
 

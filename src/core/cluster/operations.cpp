@@ -43,6 +43,12 @@ void Operations::try_begin(Pending pending) {
                                         "nothing can be changed now: the store has no quorum, or this node "
                                         "has not rejoined; gemel status says why")});
     }
+    // What the operator saw a moment ago must count here too: wait until decisions read it.
+    if (!context_.gate_open && pending.attempts < kAttempts) {
+        ++pending.attempts;
+        pending.not_before = context_.now + milliseconds(50);
+        return retry_.push_back(std::move(pending));
+    }
     OperationRecord operation;
     operation.id = request.operation;
     operation.kind = std::string(kind_of(request.command));

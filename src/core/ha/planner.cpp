@@ -174,7 +174,7 @@ class Planner {
         std::vector<std::string> names;
         for (const auto& [name, row] : tables_.nodes) {
             if (!usable(row.record)) continue;
-            if (!guest.pinned_node.empty() && guest.pinned_node != name && guest.restarts == 0) continue;
+            if (!guest.pinned_node.empty() && guest.pinned_node != name) continue;
             names.push_back(name);
         }
         std::stable_sort(names.begin(), names.end(), [&](const auto& a, const auto& b) {

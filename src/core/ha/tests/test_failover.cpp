@@ -1,0 +1,327 @@
+// The control plane's stories in virtual time: two nodes, with and without a witness. A story names what it
+// shows.
+#include <gtest/gtest.h>
+
+#include "core/ha/tests/world.hpp"
+
+namespace gemel::ha {
+namespace {
+
+using namespace cluster;
+using testing::World;
+
+FenceSet bmc(const std::string& node) {
+    FenceDeviceRecord device;
+    device.name = "bmc-" + node;
+    device.node = node;
+    device.agent = "fence_ipmilan";
+    device.timeout_ms = 5000;
+    return {device};
+}
+
+// A cluster that works, with one volume and one guest that runs on node1.
+void prepare(World& world, bool fence = true) {
+    ASSERT_TRUE(world.until(seconds(30),
+                            [&] {
+                                return world.node("node1").is_acting() && world.node("node2").is_acting() &&
+                                       (world.node("node1").is_coordinator() ||
+                                        world.node("node2").is_coordinator());
+                            }))
+        << world.host("node1").log.back() << " / " << world.host("node2").log.back();
+    if (fence) {
+        for (const char* name : {"node1", "node2"}) {
+            const auto set = world.ask("node1", bmc(name));
+            ASSERT_TRUE(set) << set.error().message;
+            ASSERT_EQ(set->state, OperationState::succeeded) << set->error;
+        }
+    }
+    VolumeCreate volume;
+    volume.name = "web1";
+    volume.size_bytes = 1 << 20;
+    auto made = world.ask("node1", volume);
+    ASSERT_TRUE(made) << made.error().message;
+    ASSERT_EQ(made->state, OperationState::succeeded) << made->error;
+    GuestCreate guest;
+    guest.name = "web1";
+    guest.memory_bytes = 1 << 30;
+    guest.vcpus = 1;
+    guest.disks = {{"vda", "web1"}};
+    made = world.ask("node1", guest);
+    ASSERT_TRUE(made) << made.error().message;
+    made = world.ask("node1", GuestStart{"web1", "node1"});
+    ASSERT_TRUE(made) << made.error().message;
+    ASSERT_EQ(made->state, OperationState::succeeded) << made->error << made->step;
+    ASSERT_EQ(world.runners("web1"), std::vector<std::string>{"node1"});
+    // The first half second tells how much the store knows: both replicas in the ack set.
+    world.run(seconds(2));
+}
+
+bool runs_only_on(World& world, const std::string& node) {
+    return world.runners("web1") == std::vector<std::string>{node};
+}
+std::vector<std::string> acks(World& world, const std::string& seen_by) {
+    std::vector<std::string> names;
+    for (const auto& replica : world.tables(seen_by).volumes.at("web1").record.replicas) {
+        if (replica.in_ack_set) names.push_back(replica.node);
+    }
+    return names;
+}
+
+TEST(Witness, OwnerLosesPowerTwice) {
+    World world(2, true);
+    prepare(world);
+    const Instant cut = world.now();
+    world.cut_power("node1");
+    ASSERT_TRUE(world.until(seconds(8), [&] { return runs_only_on(world, "node2"); }))
+        << world.host("node2").log.back();
+    EXPECT_LE((world.now() - cut).milliseconds(), 6000);
+    EXPECT_EQ(world.fenced, std::vector<std::string>{"node1"});
+    // powered on once, resynced, taken back into the ack set
+    ASSERT_TRUE(world.until(seconds(60), [&] { return acks(world, "node2").size() == 2; }))
+        << world.host("node2").log.back();
+    EXPECT_EQ(world.host("node1").boots, 2U);
+    world.run(seconds(5));
+    world.cut_power("node2");
+    ASSERT_TRUE(world.until(seconds(10), [&] { return runs_only_on(world, "node1"); }))
+        << world.host("node1").log.back();
+    ASSERT_TRUE(world.until(seconds(60), [&] { return acks(world, "node1").size() == 2; }));
+    EXPECT_EQ(world.started, (std::vector<std::string>{"web1@node1", "web1@node2", "web1@node1"}));
+    const auto stopped = world.ask("node1", GuestStop{"web1", false, 10000});
+    ASSERT_TRUE(stopped);
+    EXPECT_EQ(stopped->state, OperationState::succeeded);
+    EXPECT_TRUE(world.runners("web1").empty());
+    EXPECT_FALSE(world.tables("node1").volumes.at("web1").record.owner);
+}
+
+TEST(Witness, SurvivingOwnerGoesOnAloneWithoutFencing) {
+    World world(2, true);
+    prepare(world);
+    world.cut_power("node2");
+    ASSERT_TRUE(
+        world.until(seconds(3), [&] { return acks(world, "node1") == std::vector<std::string>{"node1"}; }));
+    world.run(seconds(20));
+    EXPECT_TRUE(world.fenced.empty());
+    EXPECT_TRUE(runs_only_on(world, "node1"));
+}
+
+TEST(Witness, H3BmcDeadNothingStartsUntilTheOperatorVouches) {
+    World world(2, true);
+    prepare(world);
+    world.bmc_works = false;
+    world.cut_power("node1");
+    world.run(seconds(60));
+    EXPECT_TRUE(world.runners("web1").empty());
+    const auto early = world.ask("node2", ConfirmDown{"node1", "node1"});
+    EXPECT_FALSE(early);
+    world.run(seconds(65));
+    const Instant asked = world.now();
+    const auto done = world.ask("node2", ConfirmDown{"node1", "node1"}, seconds(90));
+    ASSERT_TRUE(done) << done.error().message;
+    EXPECT_EQ(done->state, OperationState::succeeded) << done->error;
+    EXPECT_GE((world.now() - asked).milliseconds(), 30000);
+    EXPECT_TRUE(world.until(seconds(10), [&] { return runs_only_on(world, "node2"); }));
+}
+
+TEST(Witness, H29OwnerCutFromTheStoreIsNotFencedWhileItAnswers) {
+    World world(2, true);
+    prepare(world);
+    world.host("node1").store_cut = true;
+    world.run(seconds(120));
+    EXPECT_TRUE(world.fenced.empty());
+    EXPECT_TRUE(runs_only_on(world, "node1"));
+    world.host("node1").store_cut = false;
+    world.run(seconds(10));
+    EXPECT_TRUE(world.node("node1").is_acting());
+}
+
+TEST(Witness, H28ClusterdRestartsNothingHappens) {
+    World world(2, true);
+    prepare(world);
+    world.host("node1").clusterd_silent = true;
+    world.run(seconds(30));
+    EXPECT_TRUE(world.fenced.empty());
+    EXPECT_TRUE(runs_only_on(world, "node1"));
+}
+
+TEST(Witness, G2StaleNodeWithWitnessStartsNothing) {
+    World world(2, true);
+    prepare(world);
+    world.cut_power("node2");
+    ASSERT_TRUE(world.until(seconds(5), [&] { return acks(world, "node1").size() == 1; }));
+    world.run(seconds(2));
+    world.cut_power("node1");
+    world.boot("node2");
+    world.run(seconds(60));
+    EXPECT_TRUE(world.runners("web1").empty());
+    EXPECT_TRUE(world.node("node2").is_acting());
+    const auto explained = world.node("node2").explain("vm", "web1");
+    ASSERT_TRUE(explained);
+    world.boot("node1");
+    EXPECT_TRUE(world.until(seconds(60), [&] { return !world.runners("web1").empty(); }))
+        << world.host("node1").log.back();
+    EXPECT_TRUE(runs_only_on(world, "node1"));
+}
+
+TEST(TwoVoters, OwnerLosesPowerTheOtherForcesAndTakesOver) {
+    World world(2, false);
+    prepare(world);
+    const auto lineage = world.tables("node2").lineage_id();
+    world.cut_power("node1");
+    ASSERT_TRUE(world.until(seconds(20), [&] { return runs_only_on(world, "node2"); }))
+        << world.host("node2").log.back();
+    EXPECT_EQ(world.fenced, std::vector<std::string>{"node1"});
+    EXPECT_NE(world.tables("node2").lineage_id(), lineage);
+    // It comes back: its old store is set aside, it joins, and both are voters again.
+    ASSERT_TRUE(world.until(seconds(90),
+                            [&] {
+                                return world.host("node2").group->voters.size() == 2 &&
+                                       world.host("node1").on && world.node("node1").is_acting() &&
+                                       acks(world, "node2").size() == 2;
+                            }))
+        << world.host("node1").log.back() << " / " << world.host("node2").log.back();
+    EXPECT_EQ(world.host("node1").aside.size(), 1U);
+    EXPECT_EQ(world.tables("node1").cluster->record.voters.size(), 2U);
+}
+
+TEST(TwoVoters, SurvivingOwnerFencesForcesAndGoesOn) {
+    World world(2, false);
+    prepare(world);
+    world.cut_power("node2");
+    ASSERT_TRUE(world.until(seconds(10), [&] {
+        return acks(world, "node1") == std::vector<std::string>{"node1"};
+    })) << world.host("node1").log.back();
+    EXPECT_TRUE(runs_only_on(world, "node1"));
+    EXPECT_EQ(world.started.size(), 1U);
+}
+
+TEST(TwoVoters, H1FullPartitionOneWinner) {
+    World world(2, false);
+    prepare(world);
+    world.auto_power_on = false;
+    world.host("node2").isolated = true;
+    world.host("node2").store_cut = true;
+    world.run(seconds(60));
+    EXPECT_EQ(world.fenced, std::vector<std::string>{"node2"});  // node1 has the guest: it goes first
+    EXPECT_TRUE(runs_only_on(world, "node1"));
+}
+
+TEST(TwoVoters, H27BootedAloneWaitsForItsPeer) {
+    World world(2, false);
+    prepare(world);
+    world.auto_power_on = false;
+    world.cut_power("node1");
+    ASSERT_TRUE(world.until(seconds(20), [&] { return runs_only_on(world, "node2"); }));
+    world.run(seconds(5));
+    world.cut_power("node2");
+    world.boot("node1");
+    world.fenced.clear();
+    world.run(seconds(120));
+    EXPECT_TRUE(world.fenced.empty());
+    EXPECT_TRUE(world.runners("web1").empty());
+    EXPECT_FALSE(world.node("node1").has_standing());
+    const auto status = world.node("node1").status();
+    EXPECT_EQ(status.store.state, "waiting-for-peer");
+    ASSERT_FALSE(status.problems.empty());
+    // The current one returns: everything goes on there.
+    world.boot("node2");
+    ASSERT_TRUE(world.until(seconds(60), [&] { return runs_only_on(world, "node2"); }))
+        << world.host("node2").log.back();
+    ASSERT_TRUE(world.until(seconds(90), [&] { return world.node("node1").is_acting(); }))
+        << world.host("node1").log.back();
+}
+
+TEST(TwoVoters, StartAloneNeedsTheNameAndAFence) {
+    World world(2, false);
+    prepare(world);
+    world.cut_power("node1");
+    world.cut_power("node2");
+    world.auto_power_on = false;
+    world.boot("node1");
+    world.run(seconds(10));
+    EXPECT_FALSE(world.ask("node1", StartAlone{"other", true}));
+    EXPECT_FALSE(world.ask("node1", StartAlone{"demo", false}));
+    // Without having read the store in this life there is nothing to force: the device is not known either.
+    const auto done = world.ask("node1", StartAlone{"demo", true}, seconds(30));
+    ASSERT_TRUE(done);
+    EXPECT_NE(done->state, OperationState::pending);
+}
+
+TEST(TwoVoters, H36PausedNodeHasNoStanding) {
+    World world(2, false);
+    prepare(world);
+    EXPECT_TRUE(world.node("node2").has_standing());
+    Outputs outputs;
+    world.run(seconds(1));
+    const Instant later = world.now() + seconds(2);
+    world.node("node2").step(later, Tick{}, outputs);
+    EXPECT_FALSE(world.node("node2").has_standing());
+}
+
+TEST(L7, ADomainWithoutARightIsDestroyed) {
+    World world(2, true);
+    prepare(world);
+    const auto uuid = world.tables("node1").guests.at("web1").record.uuid;
+    world.host("node2").domains[uuid] = {uuid, "web1", DomainState::running, "qemu"};
+    world.host("node2").inbox.push_back(DomainList{{{uuid, "web1", DomainState::running, "qemu"}}});
+    ASSERT_TRUE(world.until(seconds(5), [&] { return world.host("node2").domains.empty(); }));
+    EXPECT_TRUE(runs_only_on(world, "node1"));
+}
+
+TEST(Guests, ACrashedGuestIsStartedAgainWithABound) {
+    World world(2, true);
+    prepare(world);
+    const auto crash = [&] {
+        for (const char* name : {"node1", "node2"}) {
+            world.host(name).domains.clear();
+            world.host(name).inbox.push_back(DomainList{});
+        }
+    };
+    for (int i = 0; i < 6; ++i) {
+        crash();
+        world.until(seconds(200), [&] { return !world.runners("web1").empty(); });
+    }
+    world.run(seconds(400));
+    EXPECT_LE(world.started.size(), 6U);
+    EXPECT_TRUE(world.runners("web1").empty());
+    EXPECT_EQ(world.node("node1").status().guests.at(0).phase, "blocked");
+    const auto again = world.ask("node1", GuestStart{"web1", ""});
+    ASSERT_TRUE(again);
+    EXPECT_EQ(again->state, OperationState::succeeded);
+}
+
+TEST(Leave, CleanLeaveMovesTheGuest) {
+    World world(2, true);
+    prepare(world);
+    world.host("node1").inbox.push_back(LeaveNode{});
+    ASSERT_TRUE(world.until(seconds(30), [&] { return runs_only_on(world, "node2"); }))
+        << world.host("node2").log.back();
+    ASSERT_TRUE(world.until(seconds(30), [&] {
+        return world.tables("node2").nodes.at("node1").record.state == NodeState::left;
+    }));
+    EXPECT_TRUE(world.fenced.empty());
+}
+
+TEST(Volumes, ExportUnexportDelete) {
+    World world(2, true);
+    prepare(world);
+    EXPECT_FALSE(world.ask("node1", VolumeExport{"web1", false}));
+    ASSERT_TRUE(world.ask("node1", GuestStop{"web1", true, 10000}));
+    const auto exported = world.ask("node2", VolumeExport{"web1", false});
+    ASSERT_TRUE(exported) << exported.error().message;
+    ASSERT_EQ(exported->state, OperationState::succeeded) << exported->error;
+    EXPECT_EQ(exported->result.at("node"), "node2");
+    EXPECT_EQ(exported->result.at("secret").size(), 32U);
+    EXPECT_FALSE(world.ask("node1", GuestStart{"web1", ""}));
+    const auto closed = world.ask("node1", VolumeUnexport{"web1"});
+    ASSERT_TRUE(closed) << closed.error().message;
+    EXPECT_EQ(closed->state, OperationState::succeeded);
+    EXPECT_FALSE(world.ask("node1", VolumeDelete{"web1", "web1"}));  // a guest's disk
+    const auto gone = world.ask("node1", GuestDelete{"web1", "web1", true});
+    ASSERT_TRUE(gone) << gone.error().message;
+    EXPECT_TRUE(world.until(seconds(10), [&] { return world.tables("node2").volumes.empty(); }));
+    EXPECT_TRUE(world.host("node1").backing.empty());
+    EXPECT_TRUE(world.host("node2").backing.empty());
+}
+
+}  // namespace
+}  // namespace gemel::ha

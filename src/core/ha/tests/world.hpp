@@ -1,0 +1,518 @@
+// World: a few nodes' control planes on one store, with a fake blockd, libvirt and BMC each, in virtual time;
+// for the tests of core/cluster and core/ha together. Everything works as it should unless a test breaks it;
+// the hard faults (lost replies, lagging watches, lying disks) are the simulator's.
+#pragma once
+
+#include <algorithm>
+#include <cstdio>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "core/cluster/node.hpp"
+#include "core/cluster/tests/store_model.hpp"
+#include "core/formats/records_json.hpp"
+#include "core/ha/planner.hpp"
+
+namespace gemel::ha::testing {
+
+using namespace cluster;
+using cluster::testing::StoreModel;
+
+struct Group {  // one etcd cluster
+    StoreModel store;
+    std::set<std::string> voters;
+    std::set<std::string> learners;
+    std::map<std::string, std::uint64_t> leased;                      // key -> lease
+    std::map<std::uint64_t, std::pair<std::string, Instant>> leases;  // id -> holder, last kept
+};
+
+struct FakeVolume {
+    CommittedVolume committed;
+    std::uint64_t serving = 0;
+    bool proposed = false;
+};
+
+struct Host {
+    std::string name;
+    bool on = true;
+    bool isolated = false;   // control and replication paths to everybody cut
+    bool store_cut = false;  // etcd's traffic cut
+    bool clusterd_silent = false;
+    std::uint64_t boots = 0;
+    Incarnation incarnation;
+    std::unique_ptr<ClusterNode> node;
+    std::shared_ptr<Group> group;     // what its data directory belongs to
+    std::shared_ptr<Group> prepared;  // forced copy
+    std::vector<std::shared_ptr<Group>> aside;
+    bool member_running = false;
+    Uuid nonce;
+    Uuid next_nonce;
+    bool snapshot_given = false;
+    std::uint64_t watched = 0;
+    std::map<VolumeId, FakeVolume> volumes;
+    std::set<VolumeId> backing;
+    std::map<GuestId, DomainView> domains;
+    std::vector<Input> inbox;
+    std::vector<std::string> log;
+};
+
+class World {
+  public:
+    explicit World(int nodes, bool witness) : witness_(witness) {
+        for (int i = 1; i <= nodes; ++i) hosts_["node" + std::to_string(i)].name = "node" + std::to_string(i);
+        first_ = std::make_shared<Group>();
+        for (const auto& [name, host] : hosts_) first_->voters.insert(name);
+        if (witness) first_->voters.insert("witness");
+        for (auto& [name, host] : hosts_) boot(name);
+    }
+
+    Host& host(const std::string& name) { return hosts_.at(name); }
+    ClusterNode& node(const std::string& name) { return *hosts_.at(name).node; }
+    Instant now() const { return now_; }
+
+    void boot(const std::string& name) {
+        Host& h = host(name);
+        h.on = true;
+        ++h.boots;
+        const auto salt = std::hash<std::string>{}(name) + h.boots * 1000;
+        h.incarnation = {Uuid::from_random(salt, 1), Uuid::from_random(salt, 2)};
+        NodeConfig config;
+        config.cluster = ClusterId::from_random(1, 1);
+        config.cluster_name = "demo";
+        config.name = name;
+        config.id = NodeId::from_random(std::hash<std::string>{}(name), 3);
+        config.incarnation = h.incarnation;
+        for (const auto& [other, unused] : hosts_) {
+            config.initial_voters.push_back(
+                {other, "https://" + other + ":2380", "https://" + other + ":2379", false});
+            if (other != name)
+                config.peers.push_back({other, {}, other + ":7700", {{"link1", other + ":7710"}}});
+        }
+        if (witness_) config.initial_voters.push_back({"witness", "https://w:2380", "https://w:2379", true});
+        config.control = name + ":7700";
+        config.links = {{"link1", name + ":7710"}};
+        config.pools = {{name, "default", "/pools/default", 0}};
+        config.random_seed = salt;
+        h.node = std::make_unique<ClusterNode>(config, &plan);
+        h.member_running = h.snapshot_given = false;
+        h.volumes.clear();
+        h.domains.clear();
+        h.inbox.clear();
+        BootFacts facts;
+        facts.store_present = h.group != nullptr;
+        facts.member_nonce = h.nonce;
+        facts.next_member_nonce = h.next_nonce;
+        h.inbox.push_back(facts);
+        h.inbox.push_back(BlockdUp{});
+        h.inbox.push_back(DomainList{});
+    }
+    void cut_power(const std::string& name) {
+        Host& h = host(name);
+        h.on = false;
+        h.node.reset();
+        h.member_running = false;
+        h.domains.clear();
+        h.volumes.clear();
+        h.inbox.clear();
+        h.prepared.reset();
+    }
+
+    // Runs until `condition` or the time is over; false: it did not come true.
+    template <typename Condition>
+    bool until(Duration longest, Condition condition) {
+        const Instant end = now_ + longest;
+        while (now_ < end) {
+            if (condition()) return true;
+            step();
+        }
+        return condition();
+    }
+    void run(Duration duration) {
+        until(duration, [] { return false; });
+    }
+
+    // Asks `name`; the operation as it is when it is finished (or refused).
+    Result<OperationRecord> ask(const std::string& name, ApiCommand command, Duration longest = seconds(60)) {
+        const auto id = OperationId::from_random(7, next_operation_++);
+        answers_.clear();
+        host(name).inbox.push_back(ApiRequest{1, id, std::move(command)});
+        until(seconds(5), [&] { return !answers_.empty(); });
+        if (answers_.empty()) return fail(ErrorCode::timed_out, "no answer");
+        if (!answers_.front()) return answers_.front();
+        until(longest, [&] {
+            const auto operation = node(name).operation(id);
+            return operation && operation->state != OperationState::running;
+        });
+        return node(name).operation(id);
+    }
+
+    std::vector<std::string> runners(const std::string& guest) {
+        std::vector<std::string> names;
+        for (const auto& [name, h] : hosts_) {
+            for (const auto& [uuid, domain] : h.domains) {
+                if (domain.name == guest) names.push_back(name);
+            }
+        }
+        return names;
+    }
+    const Tables& tables(const std::string& name) { return node(name).tables(); }
+
+    bool bmc_works = true;
+    bool bmc_lies = false;  // says "timed out" although nothing happened
+    bool witness_on = true;
+    bool auto_power_on = true;
+    std::vector<std::string> fenced;
+    std::vector<std::string> started;  // "<guest>@<node>"
+    bool print = false;
+
+  private:
+    bool linked(const std::string& a, const std::string& b) {
+        return host(a).on && host(b).on && !host(a).isolated && !host(b).isolated;
+    }
+    bool member_up(const std::string& name) {
+        if (name == "witness") return witness_on;
+        return host(name).on && host(name).member_running;
+    }
+    bool quorate(const Host& h) {
+        if (!h.member_running || h.group == nullptr || h.group->learners.contains(h.name)) return false;
+        std::size_t up = 0;
+        for (const auto& voter : h.group->voters) {
+            const bool same = voter == "witness" || host(voter).group == h.group;
+            const bool cut =
+                voter != h.name && (h.store_cut || (voter != "witness" && host(voter).store_cut));
+            if (member_up(voter) && same && !cut) ++up;
+        }
+        return up * 2 > h.group->voters.size();
+    }
+
+    void step() {
+        now_ = now_ + milliseconds(20);
+        ++steps_;
+        for (auto& [name, h] : hosts_) {
+            if (!h.on) continue;
+            store_feed(h);
+            if (steps_ % 5 == 0) h.inbox.push_back(Tick{});
+            if (steps_ % 10 == 0) health(h);
+            if (steps_ % 10 == 5) blockd(h);
+        }
+        for (const auto& [at, what] : std::exchange(later_, {})) {
+            if (at > now_) {
+                later_.push_back({at, what});
+            } else {
+                what();
+            }
+        }
+        for (auto& [name, h] : hosts_) {
+            if (!h.on) continue;
+            const auto inputs = std::exchange(h.inbox, {});
+            for (const auto& input : inputs) {
+                if (!h.on) break;
+                Outputs outputs;
+                h.node->step(now_, input, outputs);
+                for (const auto& output : outputs) {
+                    if (h.on) execute(h, output);
+                }
+            }
+        }
+    }
+    void store_feed(Host& h) {
+        if (!quorate(h)) return;
+        if (!h.snapshot_given) {
+            h.inbox.push_back(h.group->store.snapshot());
+            h.watched = h.group->store.revision();
+            h.snapshot_given = true;
+        } else if (h.group->store.revision() > h.watched) {
+            h.inbox.push_back(h.group->store.since(h.watched));
+            h.watched = h.group->store.revision();
+        }
+        auto& group = *h.group;
+        for (auto& [id, holder] : group.leases) {
+            if (holder.first == h.name) holder.second = now_;
+        }
+        for (auto at = group.leases.begin(); at != group.leases.end();) {
+            if (now_ - at->second.second > seconds(5)) {
+                for (const auto& [key, lease] : group.leased) {
+                    if (lease == at->first && group.store.find(key) != nullptr)
+                        group.store.apply({{}, {}, {key}});
+                }
+                at = group.leases.erase(at);
+            } else {
+                ++at;
+            }
+        }
+    }
+    void health(Host& h) {
+        StoreHealth health;
+        health.running = health.answers = h.member_running;
+        if (h.group != nullptr && h.member_running) {
+            health.rejected = !h.group->voters.contains(h.name) && !h.group->learners.contains(h.name);
+            std::uint64_t id = 1;
+            for (const auto& names : {h.group->voters, h.group->learners}) {
+                for (const auto& name : names) {
+                    const bool cut = name != h.name && h.store_cut;
+                    const bool up =
+                        member_up(name) && (name == "witness" || host(name).group == h.group) && !cut;
+                    health.members.push_back(
+                        {name, "https://" + name + ":2380", id++, h.group->learners.contains(name), up, up});
+                }
+            }
+        }
+        h.inbox.push_back(health);
+    }
+    // What blockd would see and ask.
+    void blockd(Host& h) {
+        for (auto& [other, peer] : hosts_) {
+            if (other == h.name) continue;
+            const bool up = linked(h.name, other);
+            h.inbox.push_back(BlockdSession{other, peer.incarnation, up, {"link1"}});
+        }
+        for (auto& [id, volume] : h.volumes) {
+            const auto& record = volume.committed.record;
+            const bool mine =
+                record.owner && record.owner->node == h.name && record.owner->incarnation == h.incarnation;
+            if (!mine) volume.serving = 0;
+            replication::View view;
+            view.attached = true;
+            view.role = volume.serving != 0 ? replication::Role::primary : replication::Role::secondary;
+            view.epoch = volume.serving;
+            const ReplicaRecord* peer = nullptr;
+            for (const auto& replica : record.replicas) {
+                if (replica.node != h.name) peer = &replica;
+            }
+            const bool peer_up = peer != nullptr && linked(h.name, peer->node);
+            if (peer != nullptr && peer->in_ack_set && !peer_up && volume.serving != 0) {
+                view.frozen = replication::FreezeReason::peer_lost;
+            }
+            h.inbox.push_back(BlockdVolume{id, view, volume.serving != 0 ? 1U : 0U});
+            if (!mine || peer == nullptr || volume.proposed) continue;
+            if (peer->in_ack_set != peer_up) propose(h, volume, peer->node, peer_up);
+        }
+    }
+    void propose(Host& h, FakeVolume& volume, const std::string& peer, bool joined) {
+        if (joined && !host(peer).volumes.contains(volume.committed.record.id)) return;
+        volume.proposed = true;
+        replication::Propose propose;
+        propose.proposal = ++proposals_;
+        propose.kind = joined ? replication::ProposalKind::peer_joined : replication::ProposalKind::peer_left;
+        propose.expected_revision = volume.committed.revision;
+        propose.expected_lineage = volume.committed.lineage;
+        propose.next = volume.committed.record;
+        for (auto& replica : propose.next.replicas) {
+            if (replica.node != peer) continue;
+            replica.in_ack_set = joined;
+            replica.state = joined ? ReplicaState::up_to_date : ReplicaState::outdated;
+        }
+        if (!joined) {
+            auto& generation = propose.next.generation;
+            propose.next.ancestors.insert(propose.next.ancestors.begin(), generation.id);
+            generation = {GenerationId::from_random(propose.proposal, 9), generation.id,
+                          generation.counter + 1};
+        }
+        h.inbox.push_back(BlockdProposal{volume.committed.record.id, propose});
+    }
+
+    void later(Duration after, std::function<void()> what) {
+        later_.push_back({now_ + after, std::move(what)});
+    }
+    void reply(Host& h, Input input, Duration after = milliseconds(5)) {
+        const auto boots = h.boots;
+        later(after, [&h, input = std::move(input), boots] {
+            if (h.on && h.boots == boots) h.inbox.push_back(input);
+        });
+    }
+    void domains_changed(Host& h) {
+        DomainList list;
+        for (const auto& [uuid, domain] : h.domains) list.domains.push_back(domain);
+        h.inbox.push_back(list);
+    }
+
+    void execute(Host& h, const Output& output) {
+        std::visit([&](const auto& one) { run(h, one); }, output);
+    }
+    template <typename Other>
+    void run(Host&, const Other&) {}  // guard, detach, and what the fakes need not do
+    void run(Host& h, const SubmitTxn& out) {
+        if (!quorate(h)) return reply(h, TxnDone{out.tag, TxnOutcome::unknown, 0}, milliseconds(500));
+        const bool ok = h.group->store.apply(out.txn);
+        if (ok) {
+            for (const auto& put : out.txn.puts) h.group->leased[put.key] = put.lease;
+        }
+        reply(h, TxnDone{out.tag, ok ? TxnOutcome::committed : TxnOutcome::compare_failed,
+                         h.group->store.revision()});
+    }
+    void run(Host& h, const StoreRead& out) {
+        if (quorate(h)) return reply(h, h.group->store.read(out, now_));
+        reply(h, ReadDone{out.tag, false, now_, 0, {}}, milliseconds(500));
+    }
+    void run(Host& h, const GrantLease&) {
+        const std::uint64_t id = quorate(h) ? ++next_lease_ : 0;
+        if (id != 0) h.group->leases[id] = {h.name, now_};
+        reply(h, LeaseGranted{id});
+    }
+    void run(Host& h, const RevokeLease& out) {
+        if (h.group != nullptr) h.group->leases.erase(out.id);
+    }
+    void run(Host& h, const StoreCommand& out) {
+        StoreCommandDone done{out.tag, true, ""};
+        std::visit([&](const auto& command) { store_command(h, command, done); }, out.command);
+        reply(h, done, milliseconds(50));
+    }
+    void store_command(Host& h, const StartStore&, StoreCommandDone&) {
+        if (h.group == nullptr) h.group = first_;
+        h.member_running = true;
+    }
+    void store_command(Host& h, const StopStore&, StoreCommandDone&) { h.member_running = false; }
+    void store_command(Host& h, const SetStoreAside&, StoreCommandDone&) {
+        h.aside.push_back(h.group);
+        h.group.reset();
+        h.member_running = h.snapshot_given = false;
+        h.nonce = h.next_nonce = {};
+    }
+    void store_command(Host& h, const JoinStore& command, StoreCommandDone& done) {
+        for (auto& [name, other] : hosts_) {
+            if (name == h.name || other.group == nullptr || !other.group->learners.contains(h.name)) continue;
+            done.ok = command.initial_cluster.find(h.name + "=") != std::string::npos;
+            h.group = other.group;
+            h.member_running = true;
+            h.snapshot_given = false;
+        }
+    }
+    void store_command(Host& h, const ForcePrepare& command, StoreCommandDone& done) {
+        h.member_running = false;
+        h.prepared = std::make_shared<Group>(*h.group);
+        h.prepared->voters = {h.name};
+        h.prepared->leases.clear();
+        done.ok = h.prepared->store.apply(command.first_commit);
+    }
+    void store_command(Host& h, const ForceActivate&, StoreCommandDone&) {
+        h.aside.push_back(h.group);
+        h.group = h.prepared;
+        h.member_running = true;
+        h.snapshot_given = false;
+    }
+    void store_command(Host& h, const ForceAbort&, StoreCommandDone&) {
+        h.prepared.reset();
+        h.member_running = true;
+        h.snapshot_given = false;
+        h.inbox.push_back(WatchLost{});
+    }
+    void store_command(Host& h, const AddLearner& command, StoreCommandDone&) {
+        h.group->learners.insert(command.name);
+    }
+    void store_command(Host& h, const PromoteMember& command, StoreCommandDone&) {
+        std::uint64_t id = 1;
+        for (const auto& names : {h.group->voters, h.group->learners}) {
+            for (const auto& name : names) {
+                if (id++ != command.id) continue;
+                const std::string promoted = name;
+                h.group->learners.erase(promoted);
+                h.group->voters.insert(promoted);
+                return;
+            }
+        }
+    }
+    void store_command(Host& h, const RemoveMember& command, StoreCommandDone&) {
+        std::uint64_t id = 1;
+        for (const auto& name : std::set<std::string>(h.group->voters)) {
+            if (id++ == command.id) h.group->voters.erase(name);
+        }
+    }
+    void store_command(Host& h, const WriteMemberNonce& command, StoreCommandDone&) {
+        h.nonce = command.current;
+        h.next_nonce = command.next;
+    }
+    void run(Host& h, const PeerSend& out) {
+        if (!linked(h.name, out.to) || h.clusterd_silent) return;
+        const auto text = encode_peer_message(out.message);
+        const auto back = decode_peer_message(text);
+        if (back && *back == out.message) host(out.to).inbox.push_back(PeerMessageIn{"control", *back});
+    }
+    void run(Host& h, const BlockdRecord& out) {
+        if (!h.backing.contains(out.committed.record.id)) return;
+        auto& volume = h.volumes[out.committed.record.id];
+        volume.committed = out.committed;
+        volume.proposed = false;
+        const auto& owner = out.committed.record.owner;
+        const bool mine = owner && owner->node == h.name && owner->incarnation == h.incarnation;
+        volume.serving = mine ? owner->epoch : 0;
+    }
+    void run(Host& h, const BlockdProposalDone& out) {
+        auto& volume = h.volumes[out.volume];
+        volume.proposed = false;
+        if (out.done.current) volume.committed = *out.done.current;
+    }
+    void run(Host& h, const BlockdRefuseEpoch& out) { reply(h, BlockdEpochRefused{out.volume, out.epoch}); }
+    void run(Host& h, const BlockdFormat& out) {
+        h.backing.insert(out.record.id);
+        reply(h, BlockdDone{out.tag, true, "", ""});
+    }
+    void run(Host& h, const BlockdDelete& out) {
+        h.backing.erase(out.volume);
+        reply(h, BlockdDone{out.tag, true, "", ""});
+    }
+    void run(Host& h, const BlockdSetAside& out) { reply(h, BlockdDone{out.tag, true, "", ""}); }
+    void run(Host& h, const BlockdRelease& out) {
+        h.volumes[out.volume].serving = 0;
+        reply(h, BlockdDone{out.tag, true, "", ""});
+    }
+    void run(Host& h, const BlockdCloseAll& out) { reply(h, BlockdDone{out.tag, true, "", ""}); }
+    void run(Host& h, const Fence& out) {
+        if (!bmc_works)
+            return reply(h, FenceDone{out.tag, FenceOutcome::timed_out, "no route to the BMC"}, seconds(2));
+        const std::string victim = out.device.node;
+        if (out.action == FenceAction::off) {
+            fenced.push_back(victim);
+            later(milliseconds(300), [this, victim] { cut_power(victim); });
+            return reply(h, FenceDone{out.tag, FenceOutcome::verified_off, ""}, milliseconds(400));
+        }
+        if (out.action == FenceAction::on && auto_power_on) {
+            later(seconds(3), [this, victim] {
+                if (!host(victim).on) boot(victim);
+            });
+        }
+        reply(h, FenceDone{out.tag, host(victim).on ? FenceOutcome::on : FenceOutcome::verified_off, ""},
+              milliseconds(100));
+    }
+    void run(Host& h, const ListDomains&) { domains_changed(h); }
+    void run(Host& h, const StartDomain& out) {
+        started.push_back(out.guest.name + "@" + h.name);
+        h.domains[out.guest.uuid] = {out.guest.uuid, out.guest.name, DomainState::running, "qemu"};
+        reply(h, DomainDone{out.tag, true, ""}, milliseconds(200));
+        domains_changed(h);
+    }
+    void run(Host& h, const ShutdownDomain& out) {
+        h.domains.erase(out.uuid);
+        reply(h, DomainDone{out.tag, true, ""});
+        domains_changed(h);
+    }
+    void run(Host& h, const DestroyDomain& out) {
+        h.domains.erase(out.uuid);
+        reply(h, DomainDone{out.tag, true, ""});
+        domains_changed(h);
+    }
+    void run(Host&, const ApiAnswer& out) { answers_.push_back(out.operation); }
+    void run(Host& h, const Log& out) {
+        h.log.push_back(out.text);
+        if (print)
+            printf("%8lld %s: %s\n", static_cast<long long>(now_.nanoseconds_since_boot / 1000000),
+                   h.name.c_str(), out.text.c_str());
+    }
+    void run(Host& h, const LeaveDone& out) { h.log.push_back(out.ok ? "left" : out.detail); }
+
+    bool witness_;
+    std::map<std::string, Host> hosts_;
+    std::shared_ptr<Group> first_;
+    Instant now_ = Instant{} + seconds(1000);
+    std::uint64_t steps_ = 0;
+    std::uint64_t next_lease_ = 0;
+    std::uint64_t proposals_ = 0;
+    std::uint64_t next_operation_ = 1;
+    std::vector<std::pair<Instant, std::function<void()>>> later_;
+    std::vector<Result<OperationRecord>> answers_;
+};
+
+}  // namespace gemel::ha::testing
