@@ -376,12 +376,10 @@ void Arbiter::evaluate() {
             if (!proof_holds()) return reset("the proof of " + peer_ + "'s loss has grown old");
             prepared_ = false;
             move(State::activating, "starting the forced store");
+            context_.tables_live = false;  // until the forced store has been read
             context_.store_command(ForceActivate{}, [this](const StoreCommandDone& done) {
                 if (!done.ok) return reset("the forced copy could not be put in place: " + done.detail);
                 context_.event("warning", "store.forced", "store", "this node is the only voter now");
-                context_.latest = {};
-                context_.gated = {};
-                context_.tables_live = false;
                 context_.store = StoreCondition::waiting;
                 boot_.forced();
                 accept_loss_ = false;

@@ -19,6 +19,7 @@ void Boot::move(State to, const std::string& why) {
     why_ = why;
     since_ = context_.now;
     if (to != State::acting) context_.acting = false;
+    registered_at_ = 0;
     context_.log("info", "boot: " + why);
 }
 
@@ -42,6 +43,9 @@ StoreClaim Boot::claim() const {
         claim.revision = context_.latest.revision;
     }
     claim.member_nonce = facts_.member_nonce;
+    if (context_.latest.cluster) {
+        for (const auto& voter : context_.latest.cluster->record.voters) claim.voters.push_back(voter.name);
+    }
     return claim;
 }
 
@@ -148,7 +152,7 @@ void Boot::check_lineages() {
             const auto known = claims_.find(name);
             const bool behind = known != claims_.end() && context_.tables_live && context_.store_quorate() &&
                                 context_.quorate_at > known->second.second &&
-                                context_.latest.revision < known->second.first;
+                                context_.quorate_revision < known->second.first;
             if (behind && context_.now - known->second.second > context_.suspicion() * 3) {
                 move(State::split_brain,
                      name + " knows a later revision of this store: this one is old or restored");
@@ -171,7 +175,20 @@ void Boot::check_lineages() {
 void Boot::register_life() {
     if (registration_running_) return;
     const auto own = context_.gated.nodes.find(context_.config.name);
-    if (own != context_.gated.nodes.end() && !adopted_ && !nonce_known(own->second.record.member_nonce)) {
+    if (registered_at_ != 0) {
+        // The tables decisions read may still show the life before this one.
+        if (context_.gated.revision < registered_at_) return;
+        registered_at_ = 0;
+        const bool mine = own != context_.gated.nodes.end() &&
+                          own->second.record.incarnation == context_.config.incarnation;
+        if (!mine) return;  // once more
+        context_.event("info", "node.registered", "node/" + context_.config.name, "takes part");
+        move(State::acting, "acting");
+        context_.acting = true;
+        return;
+    }
+    if (own != context_.gated.nodes.end() && !adopted_ && !joined_ &&
+        !nonce_known(own->second.record.member_nonce)) {
         set_aside("its member nonce is not the committed one: lost or restored disk");
         return;
     }
@@ -224,9 +241,7 @@ void Boot::commit_registration() {
             facts_.next_member_nonce = {};
             context_.store_command(WriteMemberNonce{facts_.member_nonce, {}}, [](const StoreCommandDone&) {});
         }
-        context_.event("info", "node.registered", "node/" + context_.config.name, "takes part");
-        move(State::acting, "acting");
-        context_.acting = true;
+        registered_at_ = result.revision;
     });
 }
 
@@ -242,7 +257,7 @@ void Boot::set_aside(const std::string& reason) {
         }
         facts_.store_present = false;
         facts_.member_nonce = facts_.next_member_nonce = {};
-        adopted_ = false;
+        adopted_ = joined_ = false;
         context_.latest = {};
         context_.gated = {};
         context_.tables_live = false;
@@ -258,6 +273,7 @@ void Boot::join_offer(const JoinOffer& offer) {
         command_running_ = false;
         if (!done.ok) return context_.event("error", "store.join-failed", "store", done.detail);
         facts_.store_present = true;
+        joined_ = true;
         context_.store = StoreCondition::waiting;
         move(State::starting, "joining the store");
     });

@@ -24,11 +24,12 @@ void Context::event(const std::string& severity, const std::string& kind, const 
 }
 
 std::vector<VoterRecord> Context::voters() const {
-    if (!gated.cluster) return config.initial_voters;
-    auto all = gated.cluster->record.voters;
+    const auto& row = gated.cluster ? gated.cluster : latest.cluster;
+    if (!row) return config.initial_voters;
+    auto all = row->record.voters;
     // One that is being added may be promoted already while the record does not say so yet.
     for (const auto& known : config.initial_voters) {
-        if (known.name == gated.cluster->record.adding_voter) all.push_back(known);
+        if (known.name == row->record.adding_voter) all.push_back(known);
     }
     return all;
 }
@@ -42,14 +43,20 @@ std::optional<std::string> Context::other_voter() const {
 }
 
 bool Context::needs_barrier() const {
-    if (!gated.cluster) return voters().size() == 2;
-    const auto& cluster = gated.cluster->record;
-    return cluster.voters.size() == 2 || !cluster.adding_voter.empty() || !cluster.removing_voter.empty();
+    const auto wanted = [](const ClusterRecord& cluster) {
+        return cluster.voters.size() == 2 || !cluster.adding_voter.empty() || !cluster.removing_voter.empty();
+    };
+    if (!gated.cluster && !latest.cluster) return config.initial_voters.size() == 2;
+    return (gated.cluster && wanted(gated.cluster->record)) ||
+           (latest.cluster && wanted(latest.cluster->record));
 }
 
 const NodeRecord* Context::node(const std::string& name) const {
     const auto row = gated.nodes.find(name);
-    return row == gated.nodes.end() ? nullptr : &row->second.record;
+    if (row != gated.nodes.end()) return &row->second.record;
+    // Before anything is gated: what our own member has on its disk, for those who may act without a quorum.
+    const auto stale = latest.nodes.find(name);
+    return gated.nodes.empty() && stale != latest.nodes.end() ? &stale->second.record : nullptr;
 }
 
 void Context::commit(Txn txn, bool as_coordinator, bool urgent, Committed callback) {

@@ -75,7 +75,8 @@ class Context {
     bool gate_open = false;    // `gated` holds all that `latest` has
     StoreHealth health;
     StoreCondition store = StoreCondition::starting;
-    Instant quorate_at;  // sending time of the newest linearizable answer
+    Instant quorate_at;                  // sending time of the newest linearizable answer
+    std::uint64_t quorate_revision = 0;  // the store's revision in it
     bool ever_quorate = false;
     bool acting = false;     // rejoined: may decide and act
     std::uint64_t term = 0;  // election key's create revision while this node is coordinator

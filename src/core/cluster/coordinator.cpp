@@ -9,7 +9,9 @@ namespace gemel::cluster {
 namespace {
 
 constexpr Duration kFenceRetry = seconds(5);
-constexpr Duration kRestartBackoff = seconds(5);  // times two for each further attempt
+constexpr Duration kHostForgiven = seconds(20);    // a guest that ran this long did not kill its last host
+constexpr Duration kGuestForgiven = seconds(300);  // ... and after this its own crashes are forgotten too
+constexpr Duration kRestartBackoff = seconds(5);   // times two for each further attempt
 
 }  // namespace
 
@@ -60,6 +62,7 @@ void Coordinator::evaluate() {
     if (committing_ != 0 || context_.gated.revision < plan_after_) return;
     std::erase_if(asks_, [&](const auto& one) { return peers_.alive(one.first); });
     confirm_downs();
+    settle();
     if (committing_ != 0) return;
     context_.blocked.clear();
     for (const auto& step : context_.planner(plan_input())) execute(step);
@@ -92,6 +95,31 @@ void Coordinator::execute(const PlanStep& step) {
         power_on(*power);
     } else if (const auto* blocked = std::get_if<Blocked>(&step)) {
         context_.blocked[blocked->object] = blocked->why;
+    }
+}
+
+// Attempts are bounded (C10), and forgotten once the guest has shown that it runs.
+void Coordinator::settle() {
+    for (const auto& [name, row] : context_.gated.guests) {
+        const GuestRecord& guest = row.record;
+        if (!guest.placement || guest.placement->phase != GuestPhase::running) {
+            running_.erase(name);
+            continue;
+        }
+        auto& running = running_[name];
+        if (running.epochs != guest.placement->epochs) running = {guest.placement->epochs, context_.now};
+        const auto ran = context_.now - running.since;
+        GuestRecord next = guest;
+        if (ran >= kHostForgiven) {
+            next.restarts -= std::min(next.restarts, next.host_losses);
+            next.host_losses = 0;
+        }
+        if (ran >= kGuestForgiven) next.restarts = 0;
+        if (next == guest) continue;
+        Txn txn;
+        context_.reads(txn, keys::guest(name), row);
+        txn.puts.push_back({keys::guest(name), encode(next), 0});
+        return commit(std::move(txn), nullptr);
     }
 }
 
@@ -339,9 +367,17 @@ void Coordinator::confirm_downs() {
     // A confirm-down that forced the store is committed as a request by "operator": its wait begins here.
     for (const auto& [name, row] : context_.gated.nodes) {
         const auto& fence = row.record.fence;
-        if (fence.state == FenceState::requested && fence.device == "operator" && !waiting_.contains(name)) {
-            waiting_[name] = {row.record.incarnation, false, {}, Instant::never()};
+        if (fence.state != FenceState::requested || fence.device != "operator" || waiting_.contains(name))
+            continue;
+        if (peers_.answers(name) && !mutant("proof_not_voided")) {
+            NodeRecord next = row.record;
+            next.fence = {};
+            Txn txn;
+            context_.reads(txn, keys::node(name), row);
+            txn.puts.push_back({keys::node(name), encode(next), 0});
+            return commit(std::move(txn), nullptr);
         }
+        waiting_[name] = {row.record.incarnation, false, {}, Instant::never()};
     }
     for (auto at = waiting_.begin(); at != waiting_.end();) {
         auto& [node, wait] = *at;

@@ -57,6 +57,7 @@ class Coordinator {
                 const FenceDone& done);
     void power_on(const PowerOnVictim& step);
     void confirm_downs();
+    void settle();
     bool revoke(const std::string& node);
     void commit(Txn txn, Context::Committed callback);
     void reads_victim(Txn& txn, const std::string& node);
@@ -71,6 +72,11 @@ class Coordinator {
     std::map<std::string, Waiting> waiting_;
     std::map<std::string, Instant> retry_not_before_;
     std::map<std::string, std::uint32_t> seen_restarts_;
+    struct Running {
+        std::map<std::string, std::uint64_t> epochs;
+        Instant since;
+    };
+    std::map<std::string, Running> running_;
 };
 
 }  // namespace gemel::cluster

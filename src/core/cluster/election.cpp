@@ -1,5 +1,6 @@
 #include "core/cluster/election.hpp"
 
+#include "core/cluster/volume_rules.hpp"
 #include "core/formats/records_json.hpp"
 
 namespace gemel::cluster {
@@ -38,7 +39,7 @@ void Election::depose(const Row<CoordinatorRecord>& key) {
     context_.commit(std::move(txn), false, true, [this, node = key.record.node](const JobResult& result) {
         campaigning_ = false;
         if (result.committed)
-            context_.event("info", "coordinator.deposed", "node/" + node, "silent; its term is over");
+            context_.event("info", "coordinator.deposed", "node/" + node, "its term is over");
     });
 }
 
@@ -47,18 +48,22 @@ void Election::evaluate() {
     const bool mine = key && key->record.node == context_.config.name &&
                       key->record.incarnation == context_.config.incarnation && lease_ != 0;
     if (context_.term != 0 && !(key && key->created == context_.term && lease_ != 0)) resign();
-    if (!context_.acting || !context_.store_quorate() || context_.store == StoreCondition::forcing) return;
+    if (!context_.acting || !context_.store_quorate() || !context_.tables_live ||
+        context_.store == StoreCondition::forcing)
+        return;
     const NodeRecord* self = context_.node(context_.config.name);
     if (self == nullptr || self->state != NodeState::member || !context_.config.voter) return;
+    // Taken for lost while it lives (a lying device): it leads nothing until it has booted anew.
+    if (node_gone(context_.gated, context_.config.name)) return resign();
     if (mine && context_.term == 0 && !campaigning_) {
         context_.term = key->created;
         context_.event("info", "coordinator.elected", "node/" + context_.config.name,
                        "is the coordinator, term " + std::to_string(context_.term));
     }
-    if (key && key->record.node != context_.config.name && !campaigning_ &&
-        !peers_.answers(key->record.node)) {
-        return depose(*key);
-    }
+    // Of an earlier process or life of this node: nobody keeps its lease alive, and nobody waits for it.
+    const bool own_former = key && key->record.node == context_.config.name && !mine;
+    const bool silent = key && key->record.node != context_.config.name && !peers_.answers(key->record.node);
+    if ((own_former || silent) && !campaigning_) return depose(*key);
     if (key || campaigning_ || context_.now < not_before_) return;
     if (lease_ == 0) {
         if (!leasing_) context_.emit(GrantLease{kTtlSeconds});

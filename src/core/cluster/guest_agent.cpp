@@ -156,7 +156,8 @@ void GuestAgent::look(const std::string& name, const Row<GuestRecord>& row, Run&
         return;
     }
     if (domain(guest.uuid) != nullptr && !mutant("start_without_lookup")) {
-        if (has_front_client(run.placement)) {
+        // A committed start is believed; one that was only begun must show that it uses this start's disks.
+        if (run.placement.phase != GuestPhase::starting || has_front_client(run.placement)) {
             run.registered = true;
             commit_phase(name, row, GuestPhase::running);
             return move(name, run, State::running, "its domain runs already");

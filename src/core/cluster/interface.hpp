@@ -196,7 +196,12 @@ struct StoreRead {  // linearizable read of these prefixes (or exact keys when e
     Tag tag = 0;
     std::vector<std::string> keys;
     bool prefix = false;
+    // true: whatever our own member has on its disk, without asking others: not a table (rule 2), but what a
+    // claim about our store is made of, and what an operator may force
+    bool serializable = false;
 };
+// A new TableSnapshot is wanted, and the watch from there: the store under this node has changed.
+struct ReadTables {};
 struct GrantLease {  // answered by LeaseGranted; the driver keeps it alive until RevokeLease or LeaseLost
     std::uint32_t ttl_s = 5;
 };
@@ -371,7 +376,7 @@ struct LeaveDone {
     std::string detail;
 };
 
-using Output = std::variant<SubmitTxn, StoreRead, GrantLease, RevokeLease, StoreCommand, PeerSend,
+using Output = std::variant<SubmitTxn, StoreRead, ReadTables, GrantLease, RevokeLease, StoreCommand, PeerSend,
                             BlockdRecord, BlockdDetach, BlockdRenew, BlockdProposalDone, BlockdRefuseEpoch,
                             BlockdPeerProvenDown, BlockdFormat, BlockdDelete, BlockdSetAside, BlockdRelease,
                             BlockdCloseAll, Fence, ListDomains, StartDomain, ShutdownDomain, DestroyDomain,

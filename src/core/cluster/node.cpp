@@ -88,13 +88,22 @@ void ClusterNode::Impl::handle(const TxnDone& in) {
 }
 void ClusterNode::Impl::handle(const ReadDone& in) {
     if (context.queue.read_done(context.now, in, *context.outputs)) return;
-    if (in.tag != probe_tag_ || probe_tag_ == 0) return;
-    probe_tag_ = 0;
+    if (in.tag == stale_tag_ && stale_tag_ != 0) {
+        stale_tag_ = 0;
+        const bool useful =
+            in.ok && !context.tables_live && !context.ever_quorate && boot.state() == Boot::State::starting;
+        if (useful) context.latest.load(in.revision, in.values);
+        return;
+    }
+    if (probes_.erase(in.tag) == 0) return;
     if (!in.ok || context.store == StoreCondition::forcing || context.store == StoreCondition::old ||
         context.store == StoreCondition::split_brain) {
         return;
     }
-    context.quorate_at = std::max(context.quorate_at, in.sent_at);
+    if (in.sent_at >= context.quorate_at) {
+        context.quorate_at = in.sent_at;
+        context.quorate_revision = in.revision;
+    }
     context.ever_quorate = true;
     standing.met(in.sent_at);
     if (!releaser.active() && context.acting) volumes.probe(in);
@@ -199,11 +208,33 @@ void ClusterNode::Impl::probe() {
         return;
     }
     if (context.now < probe_next_) return;
-    if (probe_tag_ != 0 && context.now - probe_sent_ < kProbeGivenUp) return;
-    probe_tag_ = context.tag();
-    probe_sent_ = context.now;
+    std::erase_if(probes_, [this](const auto& one) { return context.now - one.second > kProbeGivenUp; });
+    if (probes_.size() >= kMaxProbes) return;
+    const Tag tag = context.tag();
+    probes_[tag] = context.now;
     probe_next_ = context.now + kProbeEvery;
-    context.emit(StoreRead{probe_tag_, {std::string(keys::kVolumes), std::string(keys::kLineage)}, true});
+    context.emit(StoreRead{tag, {std::string(keys::kVolumes), std::string(keys::kLineage)}, true, false});
+}
+
+// Without a quorum our member still tells what it has: whose store is older is decided by it, and an operator
+// may force it.
+void ClusterNode::Impl::look_at_own_disk() {
+    const bool wanted =
+        boot.state() == Boot::State::starting && !context.ever_quorate && !context.tables_live;
+    if (!wanted || context.now < stale_next_) return;
+    stale_next_ = context.now + seconds(1);
+    stale_tag_ = context.tag();
+    context.emit(StoreRead{stale_tag_, {std::string(keys::kRoot)}, true, true});
+}
+
+// The driver reads anew when its watch ends; a store that was exchanged under it may not end it.
+void ClusterNode::Impl::want_tables() {
+    if (context.tables_live || !context.store_quorate()) {
+        tables_next_ = context.now + seconds(1);
+    } else if (context.now >= tables_next_) {
+        tables_next_ = context.now + seconds(2);
+        context.emit(ReadTables{});
+    }
 }
 
 void ClusterNode::Impl::quorum() {
@@ -276,16 +307,20 @@ void ClusterNode::Impl::versions() {
 
 void ClusterNode::Impl::save_events() {
     if (context.unsaved_events.empty() || saving_events_ || !context.acting || !context.store_quorate() ||
-        context.now < events_next_ || !event_slot_known_) {
+        !event_slot_known_) {
         return;
     }
+    // A batch, and not at the very moment something happens: decisions go first on the chain.
+    if (!events_due_) events_next_ = context.now + kEventsEvery;
+    events_due_ = true;
+    if (context.now < events_next_) return;
+    events_due_ = false;
     EventBatchRecord batch;
     const auto count = std::min(context.unsaved_events.size(), EventBatchRecord::kSlotEvents);
     for (std::size_t i = 0; i < count; ++i) batch.events.push_back(context.unsaved_events[i]);
     Txn txn;
     txn.puts.push_back({keys::events(context.config.name, event_slot_), encode(batch), 0});
     saving_events_ = true;
-    events_next_ = context.now + seconds(1);
     context.commit(std::move(txn), false, false, [this, count](const JobResult& result) {
         saving_events_ = false;
         if (!result.committed) return;
@@ -335,6 +370,8 @@ void ClusterNode::Impl::evaluate() {
         test_fences();
     }
     probe();
+    look_at_own_disk();
+    want_tables();
     peers.tick(boot.claim(), boot.wants_to_join(), arbiter.weight_of(context.config.name));
     save_events();
     context.queue.pump(context.now, context.next_tag, context.prng, *context.outputs);

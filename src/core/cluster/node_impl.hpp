@@ -24,8 +24,10 @@ namespace gemel::cluster {
 class ClusterNode::Impl {
   public:
     static constexpr Duration kProbeEvery = milliseconds(250);
-    static constexpr Duration kProbeGivenUp = milliseconds(500);
-    static constexpr Duration kQuorateFor = milliseconds(1000);
+    static constexpr std::size_t kMaxProbes = 3;  // under way at once; a late answer counts, from its sending
+    static constexpr Duration kProbeGivenUp = seconds(5);
+    static constexpr Duration kQuorateFor = milliseconds(1500);
+    static constexpr Duration kEventsEvery = milliseconds(1500);
     static constexpr Duration kTickEvery = milliseconds(250);
     static constexpr Duration kFenceTestEvery = seconds(600);
 
@@ -78,6 +80,8 @@ class ClusterNode::Impl {
 
     void evaluate();
     void probe();
+    void look_at_own_disk();
+    void want_tables();
     void quorum();
     void gate();
     Tables decision_copy();
@@ -85,13 +89,16 @@ class ClusterNode::Impl {
     void save_events();
     void test_fences();
 
-    Tag probe_tag_ = 0;
-    Instant probe_sent_;
+    std::map<Tag, Instant> probes_;
+    Tag stale_tag_ = 0;
+    Instant stale_next_;
+    Instant tables_next_;
     Instant probe_next_;
     std::uint64_t change_revision_ = 0;  // newest change that decisions read
     std::uint64_t gated_change_ = 0;
     bool gating_ = false;
     bool saving_events_ = false;
+    bool events_due_ = false;
     Instant events_next_;
     std::uint32_t event_slot_ = 0;
     bool event_slot_known_ = false;

@@ -16,6 +16,7 @@ void fields(V& v, T& r) {
     v("ancestors", r.ancestors);
     v("revision", r.revision);
     v("member_nonce", r.member_nonce);
+    v("voters", r.voters);
 }
 template <typename V, Is<Heartbeat> T>
 void fields(V& v, T& r) {

@@ -26,7 +26,8 @@ struct StoreClaim {
     LineageId lineage;
     std::vector<LineageId> ancestors;  // of the lineage, newest first
     std::uint64_t revision = 0;
-    Uuid member_nonce;  // of its data directory
+    Uuid member_nonce;                // of its data directory
+    std::vector<std::string> voters;  // by its tables
     bool operator==(const StoreClaim&) const = default;
 };
 

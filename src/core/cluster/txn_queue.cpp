@@ -130,7 +130,11 @@ void TxnQueue::send(std::string kind, Txn txn, Tag& next_tag, Prng& prng, Output
     (kind == "txn" ? main_id_ : link_id_) = id;
     const std::string key = keys::applied(node_);
     txn.compares.push_back({key, CompareKind::mod_revision, *chain_revision_, {}});
-    if (!current_->lineage.empty() && !mutant("lineage_not_compared")) {
+    // Barrier and seal only move the chain of the store they land in; the transaction itself names its
+    // lineage. With the old lineage they could never land again in a forced store, and the job would never
+    // end.
+    const bool main = kind == "txn";
+    if (main && !current_->lineage.empty() && !mutant("lineage_not_compared")) {
         txn.compares.push_back({std::string(keys::kLineage), CompareKind::value, 0, current_->lineage});
     }
     txn.puts.push_back({key, encode(AppliedRecord{id, std::move(kind)}), 0});
@@ -161,7 +165,7 @@ void TxnQueue::pump(Instant now, Tag& next_tag, Prng& prng, Outputs& outputs) {
         case State::refreshing:
             if (now < not_before_) return;
             tag_ = next_tag++;
-            outputs.push_back(StoreRead{tag_, {keys::applied(node_)}, false});
+            outputs.push_back(StoreRead{tag_, {keys::applied(node_)}, false, false});
             return;
     }
 }

@@ -26,6 +26,7 @@ class StoreDriver {
 
     void handle(const cluster::SubmitTxn& request);
     void handle(const cluster::StoreRead& request);
+    void handle(const cluster::ReadTables& request);
     void handle(const cluster::GrantLease& request);
     void handle(const cluster::RevokeLease& request);
     void handle(const cluster::StoreCommand& request);

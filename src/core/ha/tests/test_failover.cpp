@@ -61,7 +61,9 @@ bool runs_only_on(World& world, const std::string& node) {
 }
 std::vector<std::string> acks(World& world, const std::string& seen_by) {
     std::vector<std::string> names;
-    for (const auto& replica : world.tables(seen_by).volumes.at("web1").record.replicas) {
+    const auto& volumes = world.tables(seen_by).volumes;
+    if (!volumes.contains("web1")) return {};
+    for (const auto& replica : volumes.at("web1").record.replicas) {
         if (replica.in_ack_set) names.push_back(replica.node);
     }
     return names;
@@ -240,10 +242,40 @@ TEST(TwoVoters, StartAloneNeedsTheNameAndAFence) {
     world.run(seconds(10));
     EXPECT_FALSE(world.ask("node1", StartAlone{"other", true}));
     EXPECT_FALSE(world.ask("node1", StartAlone{"demo", false}));
-    // Without having read the store in this life there is nothing to force: the device is not known either.
+    world.bmc_works = false;
+    const auto failed = world.ask("node1", StartAlone{"demo", true}, seconds(30));
+    ASSERT_TRUE(failed);
+    EXPECT_EQ(failed->state, OperationState::failed);
+    EXPECT_FALSE(world.node("node1").is_acting());
+    world.bmc_works = true;
     const auto done = world.ask("node1", StartAlone{"demo", true}, seconds(30));
     ASSERT_TRUE(done);
-    EXPECT_NE(done->state, OperationState::pending);
+    EXPECT_EQ(done->state, OperationState::succeeded) << done->error << world.host("node1").log.back();
+    EXPECT_TRUE(world.until(seconds(20), [&] { return runs_only_on(world, "node1"); }))
+        << world.host("node1").log.back();
+    // The other one comes back with the older store: set aside, it joins.
+    world.boot("node2");
+    EXPECT_TRUE(world.until(seconds(90), [&] { return acks(world, "node1").size() == 2; }))
+        << world.host("node2").log.back();
+}
+
+TEST(TwoVoters, H35BothForcedIsASplitBrainAndBothAreKept) {
+    World world(2, false);
+    prepare(world);
+    world.auto_power_on = false;
+    world.cut_power("node1");
+    ASSERT_TRUE(world.until(seconds(20), [&] { return runs_only_on(world, "node2"); }));
+    world.cut_power("node2");
+    world.boot("node1");
+    world.run(seconds(10));
+    ASSERT_TRUE(world.ask("node1", StartAlone{"demo", true}, seconds(30)));
+    ASSERT_TRUE(world.until(seconds(20), [&] { return runs_only_on(world, "node1"); }));
+    world.boot("node2");
+    world.run(seconds(30));
+    EXPECT_EQ(world.node("node2").status().store.state, "split-brain");
+    EXPECT_FALSE(runs_only_on(world, "node2"));
+    EXPECT_TRUE(world.host("node2").aside.size() <= 1U);  // only the one from its own forcing
+    EXPECT_NE(world.host("node2").group, nullptr);
 }
 
 TEST(TwoVoters, H36PausedNodeHasNoStanding) {

@@ -345,9 +345,11 @@ class World {
                          h.group->store.revision()});
     }
     void run(Host& h, const StoreRead& out) {
-        if (quorate(h)) return reply(h, h.group->store.read(out, now_));
+        const bool readable = out.serializable ? h.member_running && h.group != nullptr : quorate(h);
+        if (readable) return reply(h, h.group->store.read(out, now_));
         reply(h, ReadDone{out.tag, false, now_, 0, {}}, milliseconds(500));
     }
+    void run(Host& h, const ReadTables&) { h.snapshot_given = false; }
     void run(Host& h, const GrantLease&) {
         const std::uint64_t id = quorate(h) ? ++next_lease_ : 0;
         if (id != 0) h.group->leases[id] = {h.name, now_};
