@@ -182,7 +182,10 @@ TEST(TwoVoters, OwnerLosesPowerTheOtherForcesAndTakesOver) {
                             }))
         << world.host("node1").log.back() << " / " << world.host("node2").log.back();
     EXPECT_EQ(world.host("node1").aside.size(), 1U);
-    EXPECT_EQ(world.tables("node1").cluster->record.voters.size(), 2U);
+    EXPECT_TRUE(world.until(seconds(10), [&] {
+        const auto& cluster = world.tables("node1").cluster;
+        return cluster && cluster->record.voters.size() == 2 && cluster->record.adding_voter.empty();
+    }));
 }
 
 TEST(TwoVoters, SurvivingOwnerFencesForcesAndGoesOn) {
