@@ -44,7 +44,10 @@ bool settled(const Json& status) {
         const Json& items = list_of(status, list);
         return std::all_of(items.begin(), items.end(), good);
     };
+    const Json& voters = list_of(object_of(status, "store"), "voters");
     return text_of(object_of(status, "store"), "state") == "quorate" &&
+           std::all_of(voters.begin(), voters.end(),
+                       [](const Json& voter) { return text_of(voter, "state") == "up"; }) &&
            every("nodes", [](const Json& node) { return text_of(node, "state") == "online"; }) &&
            every("volumes", [](const Json& volume) { return text_of(volume, "state") == "ok"; }) &&
            every("vms", as_wanted) && list_of(status, "operations").empty();

@@ -92,6 +92,9 @@ class Checker:
             self.call("GET", f"/v1/plan?action=node.confirm-down&object={item['name']}")
         for item in status.get("volumes", []):
             self.call("GET", f"/v1/plan?action=volume.delete&object={item['name']}")
+        for item in status.get("vms", []):
+            plan = self.call("GET", f"/v1/plan?action=vm.delete&object={item['name']}&with_volumes=true") or {}
+            self.say(bool(plan.get("may_lose")), f"the plan to delete {item['name']} with its volumes says what is lost")
         self.call("GET", f"/v1/plan?action=cluster.start-alone&object={status.get('cluster', {}).get('name', 'x')}")
         events = self.call("GET", "/v1/events?limit=3") or {"events": []}
         self.say(len(events["events"]) <= 3, "events are bounded by limit")

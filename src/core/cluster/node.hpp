@@ -31,9 +31,9 @@ class ClusterNode {
     // ---- reading, for the API ----
     StatusView status() const;
     Result<ExplainView> explain(const std::string& kind, const std::string& name) const;
-    // action: PlanAction of the API; node: where the action takes one
-    Result<PlanView> plan_of(const std::string& action, const std::string& object,
-                             const std::string& node) const;
+    // action: PlanAction of the API; node: where the action takes one; with_volumes: vm.delete, its disks too
+    Result<PlanView> plan_of(const std::string& action, const std::string& object, const std::string& node,
+                             bool with_volumes) const;
     std::vector<FenceDeviceView> fence_devices() const;
     std::vector<EventView> events(std::uint64_t after, std::size_t limit) const;
     // unfinished ones and the last finished ones, newest first

@@ -23,7 +23,8 @@ Status Operations::unused(const std::string& volume, const std::string& except_g
         for (const auto& disk : row.record.disks) {
             if (disk.volume == volume) {
                 return fail(ErrorCode::failed_precondition,
-                            "volume " + volume + " is a disk of the guest " + name);
+                            "volume " + volume + " is a disk of the guest " + name +
+                                "; delete that guest first, or name another volume");
             }
         }
     }
@@ -127,7 +128,8 @@ Status Operations::begin_one(const VolumeExport& c, OperationRecord& operation, 
     const VolumeRecord& record = (*row)->record;
     if (record.owner) {
         return fail(ErrorCode::failed_precondition, "volume " + c.name + " is held by " + record.owner->node +
-                                                        " (" + record.owner->purpose + ")");
+                                                        " (" + record.owner->purpose +
+                                                        "); stop the guest or close the export first");
     }
     for (const auto& [name, guest_row] : context_.gated.guests) {
         const auto& disks = guest_row.record.disks;
@@ -168,7 +170,9 @@ Status Operations::begin_one(const VolumeForceUpToDate& c, OperationRecord& oper
     if (replica == nullptr)
         return fail(ErrorCode::not_found, "volume " + c.name + " has no replica on " + c.node);
     if (next.owner && !proven_gone(context_.gated, next.owner->node, next.owner->incarnation)) {
-        return fail(ErrorCode::failed_precondition, "volume " + c.name + " is held by " + next.owner->node);
+        return fail(ErrorCode::failed_precondition,
+                    "volume " + c.name + " is held by " + next.owner->node +
+                        ", whose end is not proven; look with gemel node show " + next.owner->node);
     }
     for (const auto& other : next.replicas) {
         const bool there = other.node == context_.config.name || peers_.alive(other.node);

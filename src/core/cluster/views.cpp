@@ -324,8 +324,8 @@ Result<ExplainView> ClusterNode::explain(const std::string& kind, const std::str
     return Views(*impl_).explain(kind, name);
 }
 Result<PlanView> ClusterNode::plan_of(const std::string& action, const std::string& object,
-                                      const std::string& node) const {
-    return Views(*impl_).plan(action, object, node);
+                                      const std::string& node, bool with_volumes) const {
+    return Views(*impl_).plan(action, object, node, with_volumes);
 }
 std::vector<FenceDeviceView> ClusterNode::fence_devices() const {
     return Views(*impl_).fence_devices();

@@ -22,8 +22,8 @@ class Views {
     std::vector<FenceDeviceView> fence_devices() const;
     std::vector<ProblemView> problems() const;
     Result<ExplainView> explain(const std::string& kind, const std::string& name) const;
-    Result<PlanView> plan(const std::string& action, const std::string& object,
-                          const std::string& node) const;
+    Result<PlanView> plan(const std::string& action, const std::string& object, const std::string& node,
+                          bool with_volumes) const;
     std::vector<OperationRecord> operations() const;
 
   private:

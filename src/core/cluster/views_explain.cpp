@@ -64,24 +64,27 @@ void Views::node_problems(std::vector<ProblemView>& out) const {
         if (view.state == "suspected" || view.state == "offline" || view.state == "unknown" ||
             view.state == "fencing") {
             const bool stuck = blocked != context_.blocked.end();
+            // Vouching is the last rung: it is named only once it would be accepted, never while a fence
+            // agent may still give the proof.
             std::optional<std::string> next;
-            if (view.state != "suspected") next = "gemel node confirm-down " + name;
-            out.push_back({view.state == "suspected" ? "warning" : "error", object,
-                           "node " + name + " does not answer",
-                           stuck ? blocked->second : "silent on all paths", next});
+            if (node_.arbiter.may_confirm_down(name)) next = "gemel node confirm-down " + name;
+            const std::string silent =
+                view.state == "fencing" ? "silent on all paths; it is being fenced" : "silent on all paths";
+            out.push_back({view.state == "suspected" ? "warning" : "error", object, "does not answer",
+                           stuck ? blocked->second : silent, next});
         } else if (view.state == "fenced" || view.state == "confirmed-down" || view.state == "left") {
-            out.push_back({"warning",
-                           object,
-                           "node " + name + " is " + view.state,
-                           "it takes part again when it has booted",
-                           {}});
+            out.push_back(
+                {"warning", object, "is " + view.state, "it takes part again when it has booted", {}});
         }
         for (const auto& rung : view.rungs) {
             if (rung.kind != "fence-device" || tables_.nodes.size() < 2 || name == context_.config.name)
                 continue;
             if (rung.state == "absent") {
-                out.push_back({"warning", object, "node " + name + " has no fence device",
-                               "its loss can only be proven by the operator", "gemel fence set"});
+                out.push_back({"warning", object, "has no fence device",
+                               "its loss can only be proven by the operator",
+                               "gemel fence set bmc-" + name + " --node " + name +
+                                   " --agent fence_ipmilan --option ip=ADDRESS --option username=USER"
+                                   " --secret-file password=FILE"});
             } else if (rung.state == "failing") {
                 out.push_back({"error", "fence/" + rung.device.value_or(""),
                                "the fence device does not answer", rung.detail.value_or(""),
@@ -277,7 +280,16 @@ PlanView Views::plan_volume(const std::string& action, const Row<VolumeRecord>& 
     if (action == "volume.delete") {
         view.will_do = {"delete all replicas of " + record.name};
         view.may_lose = {"everything on " + record.name};
-        if (record.owner) refuse("it is held by " + record.owner->node + " (" + record.owner->purpose + ")");
+        for (const auto& [guest, user] : tables_.guests) {
+            for (const auto& disk : user.record.disks) {
+                if (disk.volume == record.name)
+                    refuse("it is a disk of the guest " + guest + "; gemel vm delete " + guest + " first");
+            }
+        }
+        if (record.owner) {
+            refuse("it is held by " + record.owner->node + " (" + record.owner->purpose +
+                   "); stop the guest or close the export first");
+        }
         return view;
     }
     if (replica_on(record, name) == nullptr) {
@@ -302,8 +314,8 @@ PlanView Views::plan_volume(const std::string& action, const Row<VolumeRecord>& 
     return view;
 }
 
-Result<PlanView> Views::plan(const std::string& action, const std::string& object,
-                             const std::string& node) const {
+Result<PlanView> Views::plan(const std::string& action, const std::string& object, const std::string& node,
+                             bool with_volumes) const {
     PlanView view;
     if (action == "node.confirm-down") {
         if (!tables_.nodes.contains(object))
@@ -324,6 +336,12 @@ Result<PlanView> Views::plan(const std::string& action, const std::string& objec
         view.allowed = !row->second.record.placement && row->second.record.wish == GuestWish::stopped;
         if (!view.allowed) view.refusal = "it runs; gemel vm stop " + object + " first";
         view.will_do = {"forget the definition of " + object};
+        if (with_volumes) {
+            for (const auto& disk : row->second.record.disks) {
+                view.will_do.push_back("delete all replicas of its volume " + disk.volume);
+                view.may_lose.push_back("everything on " + disk.volume);
+            }
+        }
     } else if (action.compare(0, 7, "volume.") == 0) {
         const auto row = tables_.volumes.find(object);
         if (row == tables_.volumes.end())

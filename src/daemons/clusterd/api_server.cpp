@@ -111,8 +111,9 @@ void ApiServer::add_reads(http::Router& router) {
         out->respond(ok(renderer_.status(parts_.node().status(), wall_ms())));
     });
     on_loop(router, "GET", "/v1/plan", [this](const http::Request& request, const Responder& out) {
-        const auto plan = parts_.node().plan_of(query_text(request, "action"), query_text(request, "object"),
-                                                query_text(request, "node"));
+        const auto plan =
+            parts_.node().plan_of(query_text(request, "action"), query_text(request, "object"),
+                                  query_text(request, "node"), query_text(request, "with_volumes") == "true");
         out->respond(plan ? ok(renderer_.plan(*plan)) : http::error_response(plan.error()));
     });
     on_loop(router, "GET", "/v1/explain/{kind}/{name}",
