@@ -235,7 +235,6 @@ void Boot::commit_registration() {
     context_.commit(std::move(txn), false, true, [this](const JobResult& result) {
         registration_running_ = false;
         if (!result.committed || state_ != State::registering) return;
-        registered_revision_ = result.revision;
         if (!facts_.next_member_nonce.is_nil()) {
             facts_.member_nonce = facts_.next_member_nonce;
             facts_.next_member_nonce = {};
@@ -309,9 +308,7 @@ void Boot::evaluate() {
         case State::acting: {
             if (context_.health.rejected) return set_aside("the other members removed this one");
             const auto own = context_.gated.nodes.find(context_.config.name);
-            // A watch may still show the row from before this life's registration: only a later one counts.
             const bool other_life = own != context_.gated.nodes.end() &&
-                                    own->second.revision > registered_revision_ &&
                                     own->second.record.incarnation != context_.config.incarnation;
             if (other_life)
                 move(State::split_brain, "another life of this node has registered: this one stops");

@@ -72,7 +72,6 @@ class Boot {
         false;  // this member was added by a committed change in this life: its nonce is new by right
     bool command_running_ = false;
     bool registration_running_ = false;
-    std::uint64_t registered_revision_ = 0;  // of the transaction that named this life
     std::uint64_t registered_at_ =
         0;  // revision of the committed registration; acting begins when it is seen
     // A peer claims this revision of our lineage; our own linearizable answer asked after that must not be
