@@ -27,6 +27,7 @@ WriteNumber History::begin_write(Instant now, std::uint64_t offset, std::uint64_
     write.offset = offset;
     write.length = length;
     write.zeroes = zeroes;
+    write.losses_when_begun = losses_;
     writes_.push_back(write);
     for (std::uint64_t sector = offset / kSectorBytes; sector < (offset + length) / kSectorBytes; ++sector) {
         if (heads_[sector] == 0) {
@@ -56,7 +57,6 @@ void History::write_acknowledged(Instant now, WriteNumber number, std::uint32_t 
     write.acknowledged = true;
     write.stable = stable;
     write.ack_mask = ack_mask;
-    write.losses_at_ack = losses_;
     if (!stable) {
         unstable_.push_back(number);
         return;
@@ -93,7 +93,7 @@ bool History::lost(const Write& write) const {
     if (write.stable || !write.acknowledged) return false;
     for (std::uint32_t node = 0; node < 2; ++node) {
         const bool was_in_set = (write.ack_mask >> node & 1U) != 0;
-        if (was_in_set && losses_[node] == write.losses_at_ack[node]) return false;
+        if (was_in_set && losses_[node] == write.losses_when_begun[node]) return false;
     }
     return true;
 }

@@ -53,7 +53,8 @@ class History {
         bool acknowledged = false;
         bool stable = false;
         std::uint32_t ack_mask = 0;
-        std::array<std::uint32_t, 2> losses_at_ack{};
+        // a replica may answer and lose its cache before the guest is told
+        std::array<std::uint32_t, 2> losses_when_begun{};
     };
     const Write& write(WriteNumber number) const { return writes_[number]; }
     std::uint32_t losses(std::uint32_t node) const { return losses_[node]; }

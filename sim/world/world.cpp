@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::uint64_t kRequestsASeed = 2000;
 constexpr Duration kLivenessBound = seconds(240);
+constexpr Duration kLastHang = seconds(6);
 constexpr std::array<const char*, 2> kNodeNames = {"node1", "node2"};
 
 std::uint64_t volume_bytes(Prng& random) {
@@ -379,6 +380,9 @@ void World::live() {
     bool done = false;
     for (int round = 0; round < 24 && !done; ++round) {
         done = run_until(enough, kLivenessBound / 24);
+        // what hangs in a disk since before the healing may still end badly
+        if (done) run_for(kLastHang);
+        done = done && converged();
         if (!done && round >= 2) repair_failed_replicas();
     }
     if (!done && beyond_repair()) {
