@@ -161,7 +161,8 @@ bool Authority::peer_needed() const {
 bool Authority::may_become_primary() const {
     if (owned_epoch() == 0 || record().owner->revoking || !problem_.empty()) return false;
     if (!current() || !core_.lease.valid()) return false;
-    return !peer_needed() || core_.session.mirrored();
+    // A session that the former owner has closed with writes in flight may not have told this side yet.
+    return !peer_needed() || (core_.session.mirrored() && core_.lease.peer_answered());
 }
 
 bool Authority::may_stay_primary() const {

@@ -43,11 +43,14 @@ void Lease::heartbeat_ack(const HeartbeatAckMessage& ack) {
         core_.emit(NeedRecord{core_.authority.revision()});
         return;
     }
+    if (!peer_answered_) core_.again();
+    peer_answered_ = true;
     extend(sent_[ack.number % kRemembered]);
 }
 
 void Lease::session_lost() {
     oldest_of_session_ = number_ + 1;
+    peer_answered_ = false;
 }
 
 void Lease::send_heartbeat() {
@@ -63,6 +66,7 @@ void Lease::pump() {
         epoch_ = owned;
         until_ = announced_ = Instant{};
         lapse_told_ = true;
+        peer_answered_ = false;
         oldest_of_session_ = number_ + 1;
         next_heartbeat_ = core_.now;
     }

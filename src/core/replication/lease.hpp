@@ -23,6 +23,8 @@ class Lease {
     bool valid() const;
     Instant until() const { return until_; }
     std::uint64_t epoch() const { return epoch_; }
+    // The peer answered for this epoch in this session: what it had in flight under an older one is settled.
+    bool peer_answered() const { return peer_answered_; }
     void pump();
     void store_renewal(const StoreRenewal& renewal);
     void heartbeat_ack(const HeartbeatAckMessage& ack);
@@ -39,6 +41,7 @@ class Lease {
     Instant until_{};
     Instant announced_{};
     bool lapse_told_ = true;
+    bool peer_answered_ = false;
     std::uint64_t number_ = 0;
     std::array<Instant, kRemembered> sent_{};
     std::uint64_t oldest_of_session_ = 1;  // numbers below it were sent in an earlier session

@@ -104,7 +104,11 @@ void PeerRequests::flush(const FlushMessage& message) {
 }
 
 void PeerRequests::heartbeat(const HeartbeatMessage& message) {
-    const bool refused = !core_.authority.accepts(message.epoch);
+    // While this side still serves another epoch its own writes are in flight: the new owner has to wait.
+    const bool serving =
+        core_.authority.served_epoch() != 0 && core_.authority.served_epoch() != message.epoch;
+    const bool refused = serving || !core_.authority.accepts(message.epoch);
+    if (serving) core_.emit(NeedRecord{core_.authority.revision() + 1});
     core_.emit(PeerSend{core_.session.id(), HeartbeatAckMessage{message.number, message.epoch, refused}});
 }
 
