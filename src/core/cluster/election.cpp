@@ -38,6 +38,7 @@ void Election::depose(const Row<CoordinatorRecord>& key) {
     txn.deletes.push_back(std::string(keys::kCoordinator));
     context_.commit(std::move(txn), false, true, [this, node = key.record.node](const JobResult& result) {
         campaigning_ = false;
+        not_before_ = context_.now + (result.committed ? milliseconds(0) : milliseconds(500));
         if (result.committed)
             context_.event("info", "coordinator.deposed", "node/" + node, "its term is over");
     });
@@ -63,7 +64,7 @@ void Election::evaluate() {
     // Of an earlier process or life of this node: nobody keeps its lease alive, and nobody waits for it.
     const bool own_former = key && key->record.node == context_.config.name && !mine;
     const bool silent = key && key->record.node != context_.config.name && !peers_.answers(key->record.node);
-    if ((own_former || silent) && !campaigning_) return depose(*key);
+    if ((own_former || silent) && !campaigning_ && context_.now >= not_before_) return depose(*key);
     if (key || campaigning_ || context_.now < not_before_) return;
     if (lease_ == 0) {
         if (!leasing_) context_.emit(GrantLease{kTtlSeconds});

@@ -9,12 +9,14 @@
 namespace gemel::cluster {
 
 JobId TxnQueue::submit(Txn txn, std::string lineage, bool urgent, bool barrier) {
-    Job job{next_job_++, std::move(txn), std::move(lineage), barrier && !mutant("barrier_skipped")};
+    Job job{next_job_++, std::move(txn), std::move(lineage), barrier && !mutant("barrier_skipped"), urgent};
     const JobId id = job.id;
     if (queue_.size() >= kMaxQueued) {
         results_.push_back({id, false, 0});
     } else if (urgent) {
-        queue_.push_front(std::move(job));
+        // Before what waits, after what is urgent too: nobody urgent may starve another.
+        const auto at = std::find_if(queue_.begin(), queue_.end(), [](const Job& one) { return !one.urgent; });
+        queue_.insert(at, std::move(job));
     } else {
         queue_.push_back(std::move(job));
     }

@@ -62,6 +62,7 @@ class TxnQueue {
         Txn txn;
         std::string lineage;
         bool barrier = false;
+        bool urgent = false;
     };
 
     void finish(bool committed);

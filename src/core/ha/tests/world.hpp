@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "base/prng.hpp"
 #include "core/cluster/node.hpp"
 #include "core/cluster/tests/store_model.hpp"
 #include "core/formats/records_json.hpp"
@@ -38,6 +39,10 @@ struct FakeVolume {
 
 struct Host {
     std::string name;
+    std::uint64_t lives = 0;  // of its clusterd: answers to an earlier one are dropped
+    Instant paused_until;
+    std::map<VolumeId, std::uint64_t> versions;  // of the data on its disk
+    std::map<VolumeId, std::uint64_t> checked;   // epoch whose start of serving was checked
     bool on = true;
     bool isolated = false;   // control and replication paths to everybody cut
     bool store_cut = false;  // etcd's traffic cut
@@ -80,6 +85,16 @@ class World {
         ++h.boots;
         const auto salt = std::hash<std::string>{}(name) + h.boots * 1000;
         h.incarnation = {Uuid::from_random(salt, 1), Uuid::from_random(salt, 2)};
+        h.member_running = false;
+        h.volumes.clear();
+        h.domains.clear();
+        h.checked.clear();
+        start_clusterd(name);
+    }
+    // A new process of clusterd; everything else on the host goes on (H28).
+    void start_clusterd(const std::string& name) {
+        Host& h = host(name);
+        ++h.lives;
         NodeConfig config;
         config.cluster = ClusterId::from_random(1, 1);
         config.cluster_name = "demo";
@@ -96,19 +111,18 @@ class World {
         config.control = name + ":7700";
         config.links = {{"link1", name + ":7710"}};
         config.pools = {{name, "default", "/pools/default", 0}};
-        config.random_seed = salt;
+        config.random_seed = std::hash<std::string>{}(name) + h.boots * 1000 + h.lives * 1000000;
         h.node = std::make_unique<ClusterNode>(config, &plan);
-        h.member_running = h.snapshot_given = false;
-        h.volumes.clear();
-        h.domains.clear();
+        h.snapshot_given = false;
         h.inbox.clear();
         BootFacts facts;
+        facts.store_running = h.member_running;
         facts.store_present = h.group != nullptr;
         facts.member_nonce = h.nonce;
         facts.next_member_nonce = h.next_nonce;
         h.inbox.push_back(facts);
         h.inbox.push_back(BlockdUp{});
-        h.inbox.push_back(DomainList{});
+        domains_changed(h);
     }
     void cut_power(const std::string& name) {
         Host& h = host(name);
@@ -168,6 +182,11 @@ class World {
     std::vector<std::string> fenced;
     std::vector<std::string> started;  // "<guest>@<node>"
     bool print = false;
+    // What went wrong for good; and faults of a time.
+    std::vector<std::string> violations;
+    std::uint64_t lost_replies_percent = 0;
+    Duration watch_lag{};
+    Prng prng{1};
 
   private:
     bool linked(const std::string& a, const std::string& b) {
@@ -193,7 +212,7 @@ class World {
         now_ = now_ + milliseconds(20);
         ++steps_;
         for (auto& [name, h] : hosts_) {
-            if (!h.on) continue;
+            if (!h.on || now_ < h.paused_until) continue;
             store_feed(h);
             if (steps_ % 5 == 0) h.inbox.push_back(Tick{});
             if (steps_ % 10 == 0) health(h);
@@ -206,11 +225,12 @@ class World {
                 what();
             }
         }
+        check();
         for (auto& [name, h] : hosts_) {
-            if (!h.on) continue;
+            if (!h.on || now_ < h.paused_until) continue;
             const auto inputs = std::exchange(h.inbox, {});
             for (const auto& input : inputs) {
-                if (!h.on) break;
+                if (!h.on || h.node == nullptr) break;
                 Outputs outputs;
                 h.node->step(now_, input, outputs);
                 for (const auto& output : outputs) {
@@ -225,7 +245,8 @@ class World {
             h.inbox.push_back(h.group->store.snapshot());
             h.watched = h.group->store.revision();
             h.snapshot_given = true;
-        } else if (h.group->store.revision() > h.watched) {
+        } else if (h.group->store.revision() > h.watched &&
+                   prng.below(1000) * 20 >= static_cast<std::uint64_t>(watch_lag.milliseconds())) {
             h.inbox.push_back(h.group->store.since(h.watched));
             h.watched = h.group->store.revision();
         }
@@ -287,13 +308,47 @@ class World {
             if (peer != nullptr && peer->in_ack_set && !peer_up && volume.serving != 0) {
                 view.frozen = replication::FreezeReason::peer_lost;
             }
+            if (volume.serving != 0 && mine) write(h, volume, peer, peer_up);
             h.inbox.push_back(BlockdVolume{id, view, volume.serving != 0 ? 1U : 0U});
             if (!mine || peer == nullptr || volume.proposed) continue;
             if (peer->in_ack_set != peer_up) propose(h, volume, peer->node, peer_up);
         }
     }
+    // One acknowledged write: on every member of the ack set, or not at all.
+    void write(Host& h, FakeVolume& volume, const ReplicaRecord* peer, bool peer_up) {
+        const VolumeId id = volume.committed.record.id;
+        if (h.checked[id] != volume.serving) {
+            h.checked[id] = volume.serving;
+            if (h.versions[id] != acknowledged_[id])
+                violations.push_back(h.name + " serves stale data of " + volume.committed.record.name);
+        }
+        const bool both = peer != nullptr && peer->in_ack_set;
+        if (both && (!peer_up || now_ < host(peer->node).paused_until)) return;
+        const std::uint64_t version = ++acknowledged_[id];
+        h.versions[id] = version;
+        if (both || (peer != nullptr && volume.proposed && peer_up)) host(peer->node).versions[id] = version;
+    }
+    void check() {
+        std::map<GuestId, std::string> running;
+        std::map<VolumeId, std::string> serving;
+        for (const auto& [name, h] : hosts_) {
+            if (!h.on) continue;
+            for (const auto& [uuid, domain] : h.domains) {
+                const auto [other, fresh] = running.try_emplace(uuid, name);
+                if (!fresh) violations.push_back(domain.name + " runs on " + other->second + " and " + name);
+            }
+            for (const auto& [id, volume] : h.volumes) {
+                if (volume.serving == 0) continue;
+                const auto [other, fresh] = serving.try_emplace(id, name);
+                if (!fresh)
+                    violations.push_back(volume.committed.record.name + " is served by " + other->second +
+                                         " and " + name);
+            }
+        }
+    }
     void propose(Host& h, FakeVolume& volume, const std::string& peer, bool joined) {
         if (joined && !host(peer).volumes.contains(volume.committed.record.id)) return;
+        if (joined) host(peer).versions[volume.committed.record.id] = h.versions[volume.committed.record.id];
         volume.proposed = true;
         replication::Propose propose;
         propose.proposal = ++proposals_;
@@ -319,9 +374,9 @@ class World {
         later_.push_back({now_ + after, std::move(what)});
     }
     void reply(Host& h, Input input, Duration after = milliseconds(5)) {
-        const auto boots = h.boots;
-        later(after, [&h, input = std::move(input), boots] {
-            if (h.on && h.boots == boots) h.inbox.push_back(input);
+        const auto lives = h.lives;
+        later(after, [&h, input = std::move(input), lives] {
+            if (h.on && h.lives == lives) h.inbox.push_back(input);
         });
     }
     void domains_changed(Host& h) {
@@ -337,7 +392,11 @@ class World {
     void run(Host&, const Other&) {}  // guard, detach, and what the fakes need not do
     void run(Host& h, const SubmitTxn& out) {
         if (!quorate(h)) return reply(h, TxnDone{out.tag, TxnOutcome::unknown, 0}, milliseconds(500));
+        const bool lost = prng.below(100) < lost_replies_percent;
+        if (lost && prng.chance(1, 2))
+            return reply(h, TxnDone{out.tag, TxnOutcome::unknown, 0}, milliseconds(300));
         const bool ok = h.group->store.apply(out.txn);
+        if (lost) return reply(h, TxnDone{out.tag, TxnOutcome::unknown, 0}, milliseconds(300));
         if (ok) {
             for (const auto& put : out.txn.puts) h.group->leased[put.key] = put.lease;
         }
@@ -506,6 +565,7 @@ class World {
     void run(Host& h, const LeaveDone& out) { h.log.push_back(out.ok ? "left" : out.detail); }
 
     bool witness_;
+    std::map<VolumeId, std::uint64_t> acknowledged_;
     std::map<std::string, Host> hosts_;
     std::shared_ptr<Group> first_;
     Instant now_ = Instant{} + seconds(1000);
