@@ -98,7 +98,7 @@ void Boot::choose() {
         return;
     }
     if (somebody_has_one) {
-        move(State::joining, "no store on this disk: waiting to be added by the node that has one");
+        prepare_joining("no store on this disk: waiting to be added by the node that has one");
     } else if (everybody) {
         start_store();
     }
@@ -255,14 +255,29 @@ void Boot::set_aside(const std::string& reason) {
             return move(State::split_brain, "the old store could not be renamed: " + done.detail);
         }
         facts_.store_present = false;
-        facts_.member_nonce = facts_.next_member_nonce = {};
         adopted_ = joined_ = false;
         context_.latest = {};
         context_.gated = {};
         context_.tables_live = false;
         claims_.clear();
-        move(State::joining, "the old store was set aside: waiting to be added again");
+        prepare_joining("the old store was set aside: waiting to be added again");
     });
+}
+
+// The member that will be added gets its nonce now; who adds it commits that nonce before it may vote
+// (vouching), so that neither a restart nor a reboot on the way makes it look like a restored image.
+void Boot::prepare_joining(const std::string& why) {
+    const auto [high, low] = context_.random();
+    facts_.member_nonce = Uuid::from_random(high, low);
+    facts_.next_member_nonce = {};
+    if (state_ != State::setting_aside) move(State::setting_aside, why);
+    context_.store_command(
+        WriteMemberNonce{facts_.member_nonce, {}}, [this, why](const StoreCommandDone& done) {
+            if (state_ != State::setting_aside) return;
+            if (!done.ok)
+                return move(State::choosing, "the member nonce could not be written: " + done.detail);
+            move(State::joining, why);
+        });
 }
 
 void Boot::join_offer(const JoinOffer& offer) {

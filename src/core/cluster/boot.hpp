@@ -53,6 +53,7 @@ class Boot {
   private:
     void move(State to, const std::string& why);
     void choose();
+    void prepare_joining(const std::string& why);
     void start_store();
     void ask();
     void check_lineages();

@@ -72,7 +72,25 @@ void Members::adding(const ClusterRecord& cluster) {
         repeat_at_ = context_.now + seconds(1);
         return;
     }
-    if (there->learner_ready) command(PromoteMember{there->id});
+    if (!there->learner_ready || peer == nullptr || !peers_.clusterd_alive(voter->name)) return;
+    if (vouch(voter->name, peer->heartbeat.store.member_nonce)) command(PromoteMember{there->id});
+}
+
+// true: the member's nonce is the committed one; it may vote.
+bool Members::vouch(const std::string& name, const Uuid& nonce) {
+    const auto row = context_.gated.nodes.find(name);
+    if (row == context_.gated.nodes.end() || row->second.record.member_nonce == nonce) return true;
+    NodeRecord next = row->second.record;
+    next.member_nonce = nonce;
+    Txn txn;
+    context_.reads(txn, keys::node(name), row->second);
+    txn.puts.push_back({keys::node(name), encode(next), 0});
+    busy_ = true;
+    context_.commit(std::move(txn), true, false, [this](const JobResult&) {
+        busy_ = false;
+        repeat_at_ = context_.now + milliseconds(200);
+    });
+    return false;
 }
 
 void Members::removing(const ClusterRecord& cluster) {

@@ -27,6 +27,7 @@ class Members {
     void look_for_work(const ClusterRecord& cluster);
     bool listed(const ClusterRecord& cluster, const std::string& name) const;
     bool witness_to_remove(const VoterRecord& voter);
+    bool vouch(const std::string& name, const Uuid& nonce);
     void commit(ClusterRecord next, const std::string& what);
     void command(StoreCommandKind command);
 

@@ -15,7 +15,8 @@ JobId TxnQueue::submit(Txn txn, std::string lineage, bool urgent, bool barrier) 
         results_.push_back({id, false, 0});
     } else if (urgent) {
         // Before what waits, after what is urgent too: nobody urgent may starve another.
-        const auto at = std::find_if(queue_.begin(), queue_.end(), [](const Job& one) { return !one.urgent; });
+        const auto at =
+            std::find_if(queue_.begin(), queue_.end(), [](const Job& one) { return !one.urgent; });
         queue_.insert(at, std::move(job));
     } else {
         queue_.push_back(std::move(job));
