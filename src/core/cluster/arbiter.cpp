@@ -302,6 +302,12 @@ Txn Arbiter::first_commit() {
     txn.puts.push_back({std::string(keys::kLineage), encode(next), 0});
     ClusterRecord cluster = tables.cluster->record;
     std::erase_if(cluster.voters, [&](const auto& voter) { return voter.name != context_.config.name; });
+    if (cluster.voters.empty()) {
+        // Promoted by etcd already, not yet named a voter by the record.
+        for (const auto& known : context_.config.initial_voters) {
+            if (known.name == context_.config.name) cluster.voters.push_back(known);
+        }
+    }
     cluster.adding_voter.clear();
     cluster.removing_voter.clear();
     txn.puts.push_back({std::string(keys::kCluster), encode(cluster), 0});
