@@ -109,6 +109,8 @@ Result<ApiCommand> volume_create(Fields& fields) {
         if (!node.is_string()) fields.problem("'nodes' must be a list of names");
         if (node.is_string()) out.nodes.push_back(node.get<std::string>());
     }
+    if (fields.has("nodes") && out.nodes.empty())
+        fields.problem("'nodes' must name one or two nodes, or be left out");
     return finished(fields, std::move(out));
 }
 
