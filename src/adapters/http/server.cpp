@@ -7,6 +7,7 @@
 #include <optional>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <thread>
 #include <unistd.h>
@@ -401,6 +402,8 @@ Status Server::listen_unix(const std::string& path, unsigned mode) {
     auto acceptor = std::make_unique<asio::local::stream_protocol::acceptor>(impl_->shared->io);
     error_code error;
     acceptor->open({}, error);
+    // A program started from here must not keep the socket when this process is gone.
+    if (!error) ::fcntl(acceptor->native_handle(), F_SETFD, FD_CLOEXEC);
     const mode_t old = ::umask(0777 & ~mode);
     if (!error) acceptor->bind(asio::local::stream_protocol::endpoint(path), error);
     ::umask(old);
