@@ -3,6 +3,9 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
@@ -180,6 +183,20 @@ Status Client::Impl::open_local(Duration timeout) {
 
 namespace {
 
+// A server that lost power sends no FIN: a stream that only listens (a watch) would wait for ever. The kernel
+// asks after a second of silence and gives up after three.
+void notice_silence(int socket) {
+    const int on = 1;
+    const int one_second = 1;
+    const int probes = 2;
+    const unsigned unanswered_ms = 3000;
+    ::setsockopt(socket, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    ::setsockopt(socket, IPPROTO_TCP, TCP_KEEPIDLE, &one_second, sizeof one_second);
+    ::setsockopt(socket, IPPROTO_TCP, TCP_KEEPINTVL, &one_second, sizeof one_second);
+    ::setsockopt(socket, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+    ::setsockopt(socket, IPPROTO_TCP, TCP_USER_TIMEOUT, &unanswered_ms, sizeof unanswered_ms);
+}
+
 Status connect_tcp(const ClientOptions& options, beast::tcp_stream& stream,
                    const std::function<error_code(const asio::ip::tcp::endpoint&)>& connect) {
     error_code error;
@@ -196,6 +213,7 @@ Status connect_tcp(const ClientOptions& options, beast::tcp_stream& stream,
     error = connect({address, options.address.port});
     if (error) return tl::unexpected<Error>(unreachable(options.address, error.message()));
     stream.socket().set_option(asio::ip::tcp::no_delay(true), error);
+    notice_silence(stream.socket().native_handle());
     return {};
 }
 

@@ -3,11 +3,11 @@
 #include <atomic>
 #include <chrono>
 #include <deque>
-#include <functional>
-#include <optional>
-#include <netinet/in.h>
-#include <sys/socket.h>
 #include <fcntl.h>
+#include <functional>
+#include <netinet/in.h>
+#include <optional>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <thread>
 #include <unistd.h>
