@@ -129,8 +129,10 @@ class Cluster:
         path = f"/var/lib/gemel/pools/default/{volume}.img"
         printed = run(self.sandbox_command("exec", node, "gemel-blockd", "--inspect", path), 60, f"inspecting {volume} on {node}",
                       env=self.environment)
-        offset = int(re.search(r"data[ _]offset\D+(\d+)", printed).group(1))
-        size = int(re.search(r"^\s*(?:size|data size)\D+(\d+)", printed, re.M).group(1))
+        area = re.search(r"^data: (\d+) bytes from offset (\d+)", printed, re.M)
+        if not area:
+            raise DemoFailed(f"gemel-blockd --inspect on {node} does not say where the data of {volume} lies")
+        size, offset = int(area.group(1)), int(area.group(2))
         digest = hashlib.sha256()
         reader = subprocess.Popen(self.sandbox_command("exec", node, "dd", f"if={path}", "bs=1M", "iflag=skip_bytes,count_bytes",
                                                        f"skip={offset}", f"count={size}", "status=none"),
@@ -255,7 +257,7 @@ def main():
         load, cuts = story(cluster, timeline, options.work, options.image)
         line = judge(cluster, timeline, load, cuts)
     except (DemoFailed, KeyboardInterrupt) as problem:
-        print(f"the sandbox is kept for a look: ./dev sandbox status; ./dev sandbox down removes it", flush=True)
+        print("the sandbox is kept for a look: ./dev sandbox status; ./dev sandbox down removes it", flush=True)
         print(f"demo FAILED: {problem or 'interrupted'}", flush=True)
         return 1
     if not options.keep:
