@@ -1,2 +1,3 @@
 need_root
-run system tests/system/run.py $([ "$long" = no ] || echo --long)
+build dev
+run system env GEMEL_BIN="$ROOT/build/dev" tests/system/run.py $([ "$long" = no ] || echo --long)

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import json
 import os
+import threading
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -40,11 +41,15 @@ class State:
 
     def save(self):
         path = Path(self.directory) / MARKER
-        write_atomically(path, json.dumps(asdict(self), indent=1))
+        with SAVING:    # `up` powers its hosts on side by side
+            write_atomically(path, json.dumps(asdict(self), indent=1))
+
+
+SAVING = threading.Lock()
 
 
 def write_atomically(path, text, mode=0o644):
-    temporary = path.with_name(path.name + ".new")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.new")
     with open(temporary, "w", encoding="utf-8") as file:
         os.fchmod(file.fileno(), mode)
         file.write(text)
