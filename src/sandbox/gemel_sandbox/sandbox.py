@@ -157,7 +157,7 @@ def last_build():
     """In a source tree: the build directory whose programs were linked last; else None."""
     candidates = [REPOSITORY / "build" / preset for preset in ("release", "dev")]
     newest = {build: max((path.stat().st_mtime for path in product_binaries(build).values()), default=0.0)
-              for build in candidates if build.is_dir()}
+              for build in candidates if build.is_dir() and "gemel" in product_binaries(build)}
     return max(newest, key=newest.get, default=None)
 
 
