@@ -70,9 +70,15 @@ void Guard::move(Instant now, const GuestId& id, Entry& entry, GuardState to, co
 
 void Guard::evaluate(Instant now, const GuestId& id, Entry& entry, GuardOutputs& outputs) {
     const bool gone = entry.seen == SeenDomain::gone;
-    if (!entry.ever_seen && gone) return;  // registered, not started yet
+    if (gone) {  // not started yet, or over: nothing to watch until it is seen (again)
+        if (entry.ever_seen) {
+            entry.ever_seen = false;
+            move(now, id, entry, GuardState::allowed, "its process has ended", outputs);
+        }
+        return;
+    }
     const bool fresh = now < lease_end(entry);
-    if (entry.state != GuardState::killing && !gone && !mutant("guard_never_kills")) {
+    if (entry.state != GuardState::killing && !mutant("guard_never_kills")) {
         if (lost(entry)) {
             return move(now, id, entry, GuardState::killing, "ownership of its disk is lost", outputs);
         }
@@ -84,14 +90,14 @@ void Guard::evaluate(Instant now, const GuestId& id, Entry& entry, GuardOutputs&
     }
     switch (entry.state) {
         case GuardState::allowed:
-            if (!fresh && !gone && !mutant("guard_never_kills")) {
+            if (!fresh && !mutant("guard_never_kills")) {
                 move(now, id, entry, GuardState::freezing, "a lease ran out", outputs);
             }
             return;
         case GuardState::freezing:
             if (entry.seen == SeenDomain::paused) {
                 move(now, id, entry, GuardState::frozen, "paused", outputs);
-            } else if (!gone && now - entry.since >= config_.verify) {
+            } else if (now - entry.since >= config_.verify) {
                 move(now, id, entry, GuardState::killing, "it could not be paused", outputs);
             }
             return;
@@ -112,7 +118,7 @@ void Guard::evaluate(Instant now, const GuestId& id, Entry& entry, GuardOutputs&
             }
             return;
         case GuardState::killing:
-            if (!gone && now - entry.since >= config_.verify) {
+            if (now - entry.since >= config_.verify) {
                 feed(false, entry.name + " could not be killed", outputs);
                 move(now, id, entry, GuardState::killing, entry.reason, outputs);
             }
@@ -160,6 +166,7 @@ void Guard::step(Instant now, const GuardInput& input, GuardOutputs& outputs) {
 Instant Guard::next_deadline() const {
     Instant next = Instant::never();
     for (const auto& [id, entry] : guests_) {
+        if (entry.seen == SeenDomain::gone) continue;  // its old leases' ends wake nobody
         switch (entry.state) {
             case GuardState::allowed: next = std::min(next, lease_end(entry)); break;
             case GuardState::freezing:

@@ -8,8 +8,8 @@
 //   allowed
 //      |                            |                   |  \--kill_at passed (regrant possible)--> killing
 //      |                            \--not verified in time--> killing
-//      \--ownership lost (committed)--> killing --gone--> dead (forgotten)
-//                                   \--not verified in time--> killing, watchdog unfed
+//      \--ownership lost (committed)--> killing --not verified in time--> killing, watchdog unfed
+//   any --gone--> allowed, unwatched until it is seen again: under the leases it is then registered for
 #pragma once
 
 #include <cstdint>

@@ -121,6 +121,24 @@ TEST(Guard, WhatCannotBeVerifiedStopsTheWatchdog) {
     EXPECT_TRUE(std::get<FeedWatchdog>(b.last.back()).feed);
 }
 
+// Its old lease's end lay in the past and was the next deadline for ever: the daemon's loop did not sleep.
+TEST(Guard, AGuestWhoseProcessEndedWakesNobodyAndMayStartAgain) {
+    for (const bool killed : {false, true}) {
+        Bench b;
+        b.run();
+        if (killed) b.step(OwnershipLost{kVolume, 7});
+        b.step(DomainSeen{kGuest, SeenDomain::gone});
+        b.after(seconds(60));
+        EXPECT_TRUE(b.last.empty());
+        EXPECT_EQ(b.guard.next_deadline(), Instant::never());
+        b.step(Register{kGuest, "web1", {{kVolume, 8}}, false});
+        b.step(LeaseUntil{kVolume, 8, b.now + seconds(10)});
+        b.step(DomainSeen{kGuest, SeenDomain::running});
+        EXPECT_FALSE(b.said<KillDomain>() || b.said<FreezeDomain>());
+        EXPECT_EQ(b.state(), GuardState::allowed);
+    }
+}
+
 TEST(Guard, ResumedByHandItIsFrozenAgain) {
     Bench b;
     b.run();
