@@ -48,7 +48,7 @@ def run_one(name, function):
     library.set_current_test(name)
     started = time.monotonic()
     signal.signal(signal.SIGALRM, out_of_time)
-    signal.alarm(LONG_TEST_LIMIT_S if getattr(function, "is_long", False) else TEST_LIMIT_S)
+    signal.alarm(getattr(function, "limit_s", LONG_TEST_LIMIT_S if getattr(function, "is_long", False) else TEST_LIMIT_S))
     try:
         try:
             function()

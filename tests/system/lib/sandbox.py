@@ -42,6 +42,14 @@ def long_test(function):
     return function
 
 
+def time_limit(seconds):
+    """For a test of several stories on one cluster, which may take longer than the others."""
+    def mark(function):
+        function.limit_s = seconds
+        return function
+    return mark
+
+
 def wait_for(condition, deadline_s, what):
     """Returns condition()'s first true value; after the deadline the test fails. Errors inside count as "not yet"."""
     end = time.monotonic() + deadline_s
@@ -211,7 +219,7 @@ class Sandbox:
         finally:
             for child in self.children:
                 child.kill()
-                child.communicate()
+                child.wait()
             self._down()
 
     def __getitem__(self, name):
