@@ -237,7 +237,10 @@ void Authority::answer_refusal() {
     if (!refusal_asked_) return;
     core_.metadata.edit(
         [&](formats::Superblock& s) { s.refused_epoch = std::max(s.refused_epoch, refusing_); });
-    if (core_.metadata.stable().refused_epoch < refusing_ && !mutant("epoch_refused_not_durable")) return;
+    // A failed disk keeps nothing; it is not needed either: a Failed replica is never current again, here or
+    // in a later process, so it serves no epoch, and could not be moved away from otherwise.
+    const bool durable = core_.metadata.stable().refused_epoch >= refusing_ || core_.local_failed();
+    if (!durable && !mutant("epoch_refused_not_durable")) return;
     refusal_asked_ = false;
     core_.emit(EpochRefused{refusing_});
 }

@@ -191,5 +191,20 @@ TEST_P(EveryOrder, a_blank_replica_is_filled_and_joins) {  // G7
     EXPECT_TRUE(p.equal());
 }
 
+// Its guest could not be moved otherwise: giving the lease back waits for the refusal.
+TEST_P(EveryOrder, an_owner_whose_disk_failed_still_gives_its_epoch_back) {
+    const auto p = healthy(GetParam());
+    const std::uint64_t epoch = p->view(0).epoch;
+    p->node(0).disk.fail_writes = true;
+    p->write(0, 8);
+    p->settle(seconds(1));
+    ASSERT_EQ(p->view(0).local_state, ReplicaState::failed);
+    p->step(0, RefuseEpoch{epoch});
+    p->settle(seconds(1));
+    ASSERT_TRUE(p->node(0).refused.has_value());
+    EXPECT_EQ(*p->node(0).refused, epoch);
+    EXPECT_EQ(p->view(0).role, Role::secondary);
+}
+
 }  // namespace
 }  // namespace gemel::replication
