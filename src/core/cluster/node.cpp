@@ -1,6 +1,7 @@
 #include "core/cluster/node.hpp"
 
 #include <algorithm>
+#include <array>
 
 #include "core/cluster/node_impl.hpp"
 #include "core/formats/records_json.hpp"
@@ -401,6 +402,21 @@ bool ClusterNode::is_coordinator() const {
 }
 bool ClusterNode::is_acting() const {
     return impl_->context.acting && impl_->context.store_quorate();
+}
+
+ClusterNode::States ClusterNode::states() const {
+    constexpr std::array<std::string_view, 9> kBoot = {"facts",         "choosing",    "starting",
+                                                       "asking",        "registering", "acting",
+                                                       "setting_aside", "joining",     "split_brain"};
+    constexpr std::array<std::string_view, 8> kArbiter = {
+        "idle", "asking", "waiting_turn", "fencing", "proven", "preparing", "prepared", "activating"};
+    constexpr std::array<std::string_view, 5> kReleaser = {"idle", "destroying", "closing", "aside",
+                                                           "released"};
+    constexpr std::array<std::string_view, 6> kStore = {"starting", "waiting", "forcing",
+                                                        "quorate",  "old",     "split_brain"};
+    const auto word = [](const auto& words, auto state) { return words.at(static_cast<std::size_t>(state)); };
+    return {word(kBoot, impl_->boot.state()), word(kArbiter, impl_->arbiter.state()),
+            word(kReleaser, impl_->releaser.state()), word(kStore, impl_->context.store)};
 }
 
 }  // namespace gemel::cluster

@@ -7,6 +7,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "core/cluster/interface.hpp"
 #include "core/cluster/planner_port.hpp"
@@ -44,6 +45,14 @@ class ClusterNode {
     bool has_standing() const;
     bool is_coordinator() const;
     bool is_acting() const;  // rejoined: registered, boot check passed, store quorate
+    // where its parts stand, in the words of their state charts; for whoever counts what was reached
+    struct States {
+        std::string_view boot;
+        std::string_view arbiter;
+        std::string_view releaser;
+        std::string_view store;
+    };
+    States states() const;
 
     class Impl;  // core/cluster only
 

@@ -27,6 +27,7 @@ class Releaser {
     void asked(const std::string& from, const AskRelease& ask);
     void evaluate();
     bool active() const { return state_ != State::idle; }
+    State state() const { return state_; }
 
   private:
     std::string refusal(const std::string& from, const AskRelease& ask) const;
