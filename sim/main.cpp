@@ -36,6 +36,8 @@ void usage() {
         "  --jobs J        processes (default: processors)\n"
         "  --trace         print every event; one seed in this process\n"
         "  --only FAULT    inject this kind of fault alone\n"
+        "  --voters N      2, or 3: with a witness (default: as the seed wants)\n"
+        "  --oracle        rules that know everything instead of the real control plane\n"
         "  --keep-going    do not stop after five failures\n"
         "  --counters      print how often everything was reached, however few seeds\n"
         "  --mutants       for each deliberate break, run seeds until a checker finds it\n"
@@ -70,6 +72,11 @@ std::string take_value(Arguments& arguments, std::string_view option, std::strin
     }
     const auto count = number(value);
     if (!count) return std::string(option) + " takes a number, not '" + std::string(value) + "'";
+    if (option == "--voters" && (*count == 2 || *count == 3)) {
+        arguments.plan.voters = *count == 2 ? Voters::two : Voters::three;
+    } else if (option == "--voters") {
+        return "--voters takes 2 or 3 (two nodes and a witness)";
+    }
     if (option == "--seeds") arguments.plan.seeds = *count;
     if (option == "--seed") arguments.plan.first_seed = *count;
     if (option == "--jobs")
@@ -86,12 +93,14 @@ std::string parse(int count, char** values, Arguments& arguments) {
             arguments.mutants = true;
         } else if (option == "--counters") {
             arguments.counters = true;
+        } else if (option == "--oracle") {
+            arguments.plan.oracle = true;
         } else if (option == "--keep-going") {
             arguments.plan.stop_after_failures = ~std::uint64_t{0};
         } else if (option == "--help" || option == "-h") {
             arguments.help = true;
         } else if (option == "--seeds" || option == "--seed" || option == "--jobs" || option == "--only" ||
-                   option == "--mutant") {
+                   option == "--mutant" || option == "--voters") {
             if (i + 1 >= count) return std::string(option) + " needs a value";
             const std::string wrong = take_value(arguments, option, values[++i]);
             if (!wrong.empty()) return wrong;
@@ -107,10 +116,8 @@ int trace_one(const Arguments& arguments) {
     select_mutant(arguments.mutant);
 #endif
     Counters counters;
-    SeedOptions options;
-    options.seed = arguments.plan.first_seed;
+    SeedOptions options = arguments.plan.options_for(arguments.plan.first_seed);
     options.print_trace = true;
-    options.only = arguments.plan.only;
     const SeedResult result = run_one_seed(options, counters);
     if (arguments.counters) std::fputs(counters.table().c_str(), stdout);
     std::printf(

@@ -66,9 +66,7 @@ void report_failure(int to, const SeedResult& result) {
     while (shared.stop == 0) {
         const std::uint64_t index = shared.next.fetch_add(1);
         if (index >= plan.seeds) break;
-        SeedOptions options;
-        options.seed = plan.first_seed + index;
-        options.only = plan.only;
+        const SeedOptions options = plan.options_for(plan.first_seed + index);
         write_all(to, fmt::format("S {}\n", options.seed));
         const SeedResult result = run_one_seed(options, counters);
         shared.done.fetch_add(1);
@@ -176,6 +174,15 @@ void reap(const RunPlan& plan, Shared& shared, RunSummary& summary, Worker& work
 }
 
 }  // namespace
+
+SeedOptions RunPlan::options_for(std::uint64_t seed) const {
+    SeedOptions options;
+    options.seed = seed;
+    options.only = only;
+    options.oracle = oracle;
+    options.voters = voters;
+    return options;
+}
 
 SeedResult run_one_seed(const SeedOptions& options, Counters& counters) {
     World world(options, counters);

@@ -22,6 +22,9 @@ struct RunPlan {
     std::uint64_t stop_after_failures = 5;
     std::string mutant;  // of a mutants build; empty: none
     std::optional<Fault> only;
+    bool oracle = false;
+    std::optional<Voters> voters;
+    SeedOptions options_for(std::uint64_t seed) const;
 };
 
 struct Failure {

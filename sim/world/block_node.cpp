@@ -237,6 +237,7 @@ void BlockNode::note(const replication::Notice& notice) {
     const auto kind = static_cast<std::size_t>(notice.kind);
     parts_.counters.add(kNoticeCounters[kind]);
     parts_.trace.note_text(parts_.queue.now(), node_, kNoticeCounters[kind], notice.text);
+    parts_.control.view_changed(node_);
 }
 
 void BlockNode::complete_front(const replication::FrontComplete& complete) {
@@ -254,7 +255,10 @@ void BlockNode::complete_front(const replication::FrontComplete& complete) {
         release_payload(slot.payload);
     }
     // a guest that died took its connection along
-    if (!parts_.guest.alive() || parts_.guest.node() != node_ || parts_.guest.epoch() != slot.epoch) return;
+    if (!parts_.guest.alive() || parts_.guest.node() != node_ || parts_.guest.epoch() != slot.epoch) {
+        if (complete.status == IoStatus::ok) parts_.control.answered_nobody(node_, slot.epoch, slot.request);
+        return;
+    }
     parts_.guest.completed(complete.tag, complete.status == IoStatus::ok, read);
 }
 
@@ -297,11 +301,14 @@ void BlockNode::peer_up(SessionId session, const PeerIdentity& peer) {
     up.replica = peer.replica;
     up.incarnation = peer.incarnation;
     up.process = peer.process;
+    peer_ = peer;
     input(up);
+    parts_.control.peer_session(node_, true, peer_);
 }
 
 void BlockNode::peer_down(SessionId session) {
     input(replication::PeerDown{session});
+    parts_.control.peer_session(node_, false, peer_);
 }
 
 void BlockNode::peer_message(SessionId session, const replication::PeerMessage& message,

@@ -34,6 +34,11 @@ class ControlPort {
     virtual void lease_extended(std::uint32_t node, std::uint64_t epoch, Instant local_until) = 0;
     virtual void serve_front(std::uint32_t node, std::uint64_t epoch) = 0;
     virtual void stop_front(std::uint32_t node, std::uint64_t epoch) = 0;
+    // the view has changed in a way worth telling at once; the link to the peer's blockd came or went
+    virtual void view_changed(std::uint32_t) {}
+    virtual void peer_session(std::uint32_t, bool, const PeerIdentity&) {}
+    // a request was answered well whose guest is no longer there
+    virtual void answered_nobody(std::uint32_t, std::uint64_t, const GuestRequest&) {}
 
   protected:
     ~ControlPort() = default;
@@ -112,6 +117,7 @@ class BlockNode final : public EventSink, public DiskClient, public PeerClient, 
     replication::Outputs outputs_;
     std::unordered_map<std::uint64_t, FrontSlot> front_;
     std::vector<bool> owned_;  // payload handles this process holds
+    PeerIdentity peer_;        // of the newest session
     Instant timer_armed_ = Instant::never();
     std::uint64_t timer_life_ = 0;
 };

@@ -56,7 +56,7 @@ void World::inject(Fault fault, std::uint32_t node) {
 
 void World::take_image(std::uint32_t node) {
     old_images_[node] = OldImage{disks_[node]->copy_of_stable(),
-                                 oracle_->committed().record.generation.counter, replicas_[node]};
+                                 control_->committed().record.generation.counter, replicas_[node]};
 }
 
 bool World::inject_host_fault(Fault fault, std::uint32_t node) {
@@ -155,7 +155,11 @@ bool World::inject_network_fault(Fault fault, std::uint32_t node) {
         case Fault::witness_down:
             if (!witness_up_) return false;
             witness_up_ = false;
-            tasks_.after(outage() + seconds(2), [this] { witness_up_ = true; });
+            control_->witness_changed();
+            tasks_.after(outage() + seconds(2), [this] {
+                witness_up_ = true;
+                control_->witness_changed();
+            });
             return true;
         case Fault::reset_session: link_.reset(); return true;
         case Fault::flap_links: flap(static_cast<std::uint32_t>(random_.between(2, 6))); return true;
@@ -170,8 +174,8 @@ void World::restore_old_image(std::uint32_t node) {
     OldImage& old = *old_images_[node];
     // within one generation an old image cannot be told from the newest one by anybody: a stated limit
     const bool tellable = old.replica == replicas_[node] &&
-                          old.generation + 1 < oracle_->committed().record.generation.counter &&
-                          !oracle_->in_ack_set(node);
+                          old.generation + 1 < control_->committed().record.generation.counter &&
+                          !control_->in_ack_set(node);
     if (!tellable) return;
     counters_.add("site.old_image_restored");
     disks_[node]->restore(old.image);
@@ -196,7 +200,7 @@ bool World::inject_disk_fault(Fault fault, std::uint32_t node) {
             faults.bad_sector = static_cast<std::int64_t>(guest_->hot_sector(random_));
             return true;
         case Fault::dead_disk:
-            if (disks_[1 - node]->faults().dead || !oracle_->in_ack_set(1 - node)) return false;
+            if (disks_[1 - node]->faults().dead || !control_->in_ack_set(1 - node)) return false;
             faults.dead = true;
             history_.node_lost_volatile(node);
             tasks_.after(outage(), [this, node] { disks_[node]->faults().dead = false; });
@@ -224,16 +228,16 @@ bool World::inject_control_fault(Fault fault, std::uint32_t node) {
         case Fault::guest_crash:
             if (!guest_->alive()) return false;
             guest_->kill();
-            oracle_->guest_ended();
+            control_->guest_ended();
             return true;
-        case Fault::handover: oracle_->ask_handover(); return true;
+        case Fault::handover: control_->ask_handover(); return true;
         case Fault::clusterd_crash:
             if (!clusterd_[node]) return false;
             crash_clusterd(node);
             return true;
         case Fault::store_trouble:
-            oracle_->set_trouble(random_.chance(2, 3), random_.chance(2, 3));
-            tasks_.after(outage() + seconds(1), [this] { oracle_->set_trouble(false, false); });
+            control_->set_trouble(random_.chance(2, 3), random_.chance(2, 3));
+            tasks_.after(outage() + seconds(1), [this] { control_->set_trouble(false, false); });
             return true;
         case Fault::fence_broken: {
             constexpr std::array<FenceMood, 3> kBad = {FenceMood::slow, FenceMood::fails, FenceMood::hangs};

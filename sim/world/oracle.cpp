@@ -29,10 +29,6 @@ Oracle::Oracle(Parts parts, Prng random, Voters voters, VolumeRecord first)
     committed_.lineage = LineageId::from_random(random_.next(), random_.next());
 }
 
-std::uint32_t Oracle::ack_mask() const {
-    return (in_ack_set(0) ? 1U : 0U) | (in_ack_set(1) ? 2U : 0U);
-}
-
 std::uint32_t Oracle::owner_node() const {
     return committed_.record.owner->node == "node1" ? 0 : 1;
 }
@@ -631,6 +627,7 @@ void Oracle::guard_check(std::uint32_t node) {
 // -------------------------------------------------------------------------------------------
 
 void Oracle::blockd_started(std::uint32_t node) {
+    parts_.world.attach(node);
     nodes_[node].front_epoch = 0;
     if (!nodes_[node].known) return;
     parts_.tasks.after(milliseconds(random_.between(1, 40)), [this, node] {

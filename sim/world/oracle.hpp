@@ -13,37 +13,14 @@
 
 #include "base/prng.hpp"
 #include "core/formats/volume_record.hpp"
-#include "sim/world/block_node.hpp"
+#include "sim/world/control.hpp"
 #include "sim/world/counters.hpp"
-#include "sim/world/host.hpp"
 #include "sim/world/network.hpp"
 #include "sim/world/tasks.hpp"
 
 namespace gemel::sim {
 
-enum class Voters : std::uint8_t { two, three };
-
-// How a fence device behaves at the moment.
-enum class FenceMood : std::uint8_t { works, slow, fails, hangs };
-
-// What the oracle may do to the world.
-class WorldPort {
-  public:
-    virtual Host& host(std::uint32_t node) = 0;
-    virtual BlockNode& block(std::uint32_t node) = 0;
-    virtual void power_off(std::uint32_t node) = 0;
-    virtual void power_on(std::uint32_t node) = 0;
-    virtual bool clusterd_alive(std::uint32_t node) const = 0;
-    virtual bool witness_up() const = 0;
-    virtual FenceMood fence_mood(std::uint32_t node) const = 0;
-    virtual void left_ack_set(std::uint32_t node) = 0;
-    virtual ReplicaId replica_id(std::uint32_t node) const = 0;
-
-  protected:
-    ~WorldPort() = default;
-};
-
-class Oracle final : public ControlPort {
+class Oracle final : public Control {
   public:
     struct Parts {
         Tasks& tasks;
@@ -56,23 +33,22 @@ class Oracle final : public ControlPort {
     Oracle(Parts parts, Prng random, Voters voters, VolumeRecord first);
 
     // -- the truth, for checkers
-    const CommittedVolume& committed() const { return committed_; }
-    bool in_ack_set(std::uint32_t node) const { return replica(node).in_ack_set; }
-    std::uint32_t ack_mask() const;
-    bool owns(std::uint32_t node, std::uint64_t epoch) const;
+    const CommittedVolume& committed() const override { return committed_; }
+    bool owns(std::uint32_t node, std::uint64_t epoch) const override;
 
     // -- the world's events
-    void start();
-    void blockd_started(std::uint32_t node);
-    void host_booted(std::uint32_t node);
-    void host_lost(std::uint32_t node);
-    void host_resumed(std::uint32_t node);
-    void clusterd_started(std::uint32_t node);
-    void ask_handover();  // planned: the guest stops here and starts on the other node, if that may own it
-    void guest_ended();   // the guest crashed: its lease is released, then granted anew
-    void replica_replaced(std::uint32_t node, ReplicaId fresh);
+    void start() override;
+    void blockd_started(std::uint32_t node) override;
+    void host_booted(std::uint32_t node) override;
+    void host_lost(std::uint32_t node) override;
+    void host_resumed(std::uint32_t node) override;
+    void clusterd_started(std::uint32_t node) override;
+    void ask_handover() override;
+    void guest_ended() override;  // its lease is released, then granted anew
+    bool replace_replica(std::uint32_t) override { return true; }
+    void replica_replaced(std::uint32_t node, ReplicaId fresh) override;
     // unhealthy store: replies are lost and slow
-    void set_trouble(bool lost_replies, bool slow_watches);
+    void set_trouble(bool lost_replies, bool slow_watches) override;
 
     // -- ControlPort
     void propose(std::uint32_t node, const replication::Propose& propose) override;

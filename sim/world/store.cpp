@@ -482,7 +482,7 @@ void StoreModel::put(StoreDirectory& directory, std::uint32_t node, const std::s
     } else {
         state.values.erase(key);
     }
-    changes_[node].push_back(Change{state.revision, std::move(change)});
+    changes_[node].push_back(std::move(change));
 }
 
 bool StoreModel::apply_txn(StoreDirectory& directory, std::uint32_t node, const cluster::Txn& txn) {
@@ -509,12 +509,14 @@ bool StoreModel::apply_txn(StoreDirectory& directory, std::uint32_t node, const 
         std::ranges::any_of(txn.deletes, [&](const std::string& key) { return state.values.contains(key); });
     if (txn.puts.empty() && !deletes_something) return true;
     ++state.revision;
+    const std::size_t first = changes_[node].size();
     for (const cluster::Put& one : txn.puts) put(directory, node, one.key, one.value, one.lease);
     for (const std::string& key : txn.deletes) {
         if (state.values.contains(key)) put(directory, node, key, std::nullopt, 0);
     }
+    if (applied_) applied_(node, state.revision, std::span(changes_[node]).subspan(first));
     if (changes_[node].size() > kKeptChanges) {
-        compacted_[node] = changes_[node][kKeptChanges / 2].revision;
+        compacted_[node] = changes_[node][kKeptChanges / 2].mod_revision;
         changes_[node].erase(changes_[node].begin(), changes_[node].begin() + kKeptChanges / 2 + 1);
     }
     return true;

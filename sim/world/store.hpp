@@ -13,6 +13,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -94,6 +95,9 @@ class StoreModel {
     bool force_prepare(std::uint32_t node, const cluster::Txn& first);
     bool force_activate(std::uint32_t node);
     void force_abort(std::uint32_t node);
+    void force_discard(std::uint32_t node) {
+        prepared_[node].reset();
+    }  // at boot: nobody works at it any more
 
     // -- clients
     void submit(std::uint32_t node, const cluster::Txn& txn, TxnReply reply);
@@ -115,6 +119,11 @@ class StoreModel {
     bool learner_ready(std::uint32_t node) const;
     // the leader with a majority now, if there is one
     std::optional<std::uint32_t> working_leader() const;
+
+    // told after each transaction that a member has applied and that changed something
+    using Applied = std::function<void(std::uint32_t node, std::uint64_t revision,
+                                       std::span<const cluster::KeyChange> changes)>;
+    void on_applied(Applied applied) { applied_ = std::move(applied); }
 
     // -- trouble
     void set_lost_replies(std::uint32_t percent) { lost_replies_percent_ = percent; }
@@ -145,11 +154,6 @@ class StoreModel {
         std::function<void()> lost;
         Instant last_delivery{0};
     };
-    struct Change {
-        std::uint64_t revision;
-        cluster::KeyChange change;
-    };
-
     bool alive(std::uint32_t node) const { return processes_[node].running && !processes_[node].paused; }
     bool hear_each_other(std::uint32_t a, std::uint32_t b) const;
     bool same_cluster(std::uint32_t a, std::uint32_t b) const;
@@ -188,8 +192,10 @@ class StoreModel {
     std::array<std::unique_ptr<StoreDirectory>, kNodes> prepared_;
     std::array<Process, kNodes> processes_;
     std::array<Watcher, kNodes> watchers_;
-    std::array<std::vector<Change>, kNodes> changes_;  // of each member's applied state, for watches
+    std::array<std::vector<cluster::KeyChange>, kNodes>
+        changes_;  // of each member's applied state, for watches
     std::array<std::uint64_t, kNodes> compacted_{};
+    Applied applied_;
     std::uint64_t next_request_ = 1;
     std::uint64_t next_id_ = 100;
     std::uint32_t lost_replies_percent_ = 0;

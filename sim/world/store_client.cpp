@@ -7,7 +7,7 @@
 namespace gemel::sim {
 namespace {
 
-constexpr Duration kClientTimeout = milliseconds(2500);
+constexpr Duration kClientTimeout = seconds(1);  // as the daemon has it
 
 }  // namespace
 
@@ -221,7 +221,7 @@ void StoreModel::feed_watchers(std::uint32_t node) {
     for (std::uint32_t watcher = 0; watcher < kNodes; ++watcher) {
         Watcher& one = watchers_[watcher];
         if (!one.active || one.member != node) continue;
-        if (changes_[node].empty() || changes_[node].back().revision < one.next_revision) continue;
+        if (changes_[node].empty() || changes_[node].back().mod_revision < one.next_revision) continue;
         const Duration lag = slow_watches_ && random_.chance(1, 2) ? milliseconds(random_.between(200, 5000))
                                                                    : microseconds(random_.between(200, 3000));
         tasks_.after(lag, [this, watcher, number = one.number] { deliver_watch(watcher, number); });
@@ -240,10 +240,10 @@ void StoreModel::deliver_watch(std::uint32_t watcher, std::uint64_t number) {
     }
     std::vector<cluster::KeyChange> changes;
     std::uint64_t revision = 0;
-    for (const Change& change : changes_[one.member]) {
-        if (change.revision < one.next_revision) continue;
-        changes.push_back(change.change);
-        revision = change.revision;
+    for (const cluster::KeyChange& change : changes_[one.member]) {
+        if (change.mod_revision < one.next_revision) continue;
+        changes.push_back(change);
+        revision = change.mod_revision;
     }
     if (changes.empty()) return;
     one.next_revision = revision + 1;

@@ -7,6 +7,8 @@
 
 #include "core/formats/format_replica.hpp"
 #include "core/formats/layout.hpp"
+#include "sim/world/control_plane.hpp"
+#include "sim/world/oracle.hpp"
 #include "sim/world/violation.hpp"
 
 namespace gemel::sim {
@@ -14,8 +16,8 @@ namespace {
 
 constexpr std::uint64_t kRequestsASeed = 2000;
 constexpr Duration kLivenessBound = seconds(240);
+constexpr Duration kFormingBound = seconds(60);
 constexpr Duration kLastHang = seconds(6);
-constexpr std::array<const char*, 2> kNodeNames = {"node1", "node2"};
 
 std::uint64_t volume_bytes(Prng& random) {
     return (12 + random.below(28)) << 20;
@@ -33,7 +35,7 @@ World::World(const SeedOptions& options, Counters& counters)
       link_(queue_, trace_, network_, random_.fork()),
       data_bytes_(volume_bytes(random_)),
       mode_stable_(random_.chance(1, 5)),
-      voters_(random_.chance(1, 3) ? Voters::two : Voters::three),
+      voters_(options.voters.value_or(random_.chance(1, 3) ? Voters::two : Voters::three)),
       history_(data_bytes_) {
     cluster_id_ = ClusterId::from_random(random_.next(), random_.next());
     volume_id_ = VolumeId::from_random(random_.next(), random_.next());
@@ -53,8 +55,7 @@ World::World(const SeedOptions& options, Counters& counters)
         record.replicas.push_back(
             ReplicaRecord{kNodeNames[node], replicas_[node], "default", ReplicaState::up_to_date, true});
     }
-    oracle_ = std::make_unique<Oracle>(Oracle::Parts{tasks_, trace_, counters_, network_, *guest_, *this},
-                                       random_.fork(), voters_, record);
+    make_control(record);
     const std::uint64_t metadata_bytes = formats::Layout::for_size(data_bytes_).metadata_bytes;
     for (std::uint32_t node = 0; node < 2; ++node) {
         disks_.push_back(std::make_unique<Disk>(
@@ -62,7 +63,7 @@ World::World(const SeedOptions& options, Counters& counters)
             [this](const std::string& promise, const std::string& what) { on_breach(promise, what); }));
         blocks_.push_back(
             std::make_unique<BlockNode>(BlockNode::Parts{queue_, trace_, counters_, payloads_, *disks_[node],
-                                                         link_, hosts_[node].clock, *oracle_, *guest_},
+                                                         link_, hosts_[node].clock, *control_, *guest_},
                                         node, random_.fork()));
     }
     permission_ = std::make_unique<PermissionChecker>();
@@ -75,10 +76,23 @@ World::World(const SeedOptions& options, Counters& counters)
     if (options_.faults) plan_.count = *options_.faults;
 }
 
+void World::make_control(const VolumeRecord& first) {
+    if (options_.oracle) {
+        control_ =
+            std::make_unique<Oracle>(Oracle::Parts{tasks_, trace_, counters_, network_, *guest_, *this},
+                                     random_.fork(), voters_, first);
+        return;
+    }
+    for (ReplicaId& id : replicas_) id = {};  // whoever makes the volume chooses them
+    control_ = std::make_unique<ControlPlane>(
+        ControlPlane::Parts{tasks_, trace_, counters_, network_, *guest_, *this}, random_.fork(),
+        ControlPlane::Setup{cluster_id_, voters_, first.size_bytes, first.ack_mode});
+}
+
 // ---- life of hosts
 // -----------------------------------------------------------------------------------------------
 
-void World::format(std::uint32_t node, bool blank) {
+void World::format(std::uint32_t node, bool blank, const ReplicaId& peer) {
     formats::FormatRequest request;
     request.cluster = cluster_id_;
     request.volume = volume_id_;
@@ -86,7 +100,7 @@ void World::format(std::uint32_t node, bool blank) {
     request.size_bytes = data_bytes_;
     if (!blank) {
         request.generation = first_generation_;
-        request.peer = replicas_[1 - node];
+        request.peer = peer;
     }
     Image image(formats::Layout::for_size(data_bytes_).metadata_bytes, data_bytes_);
     formats::format_replica(request, [&image](std::uint64_t offset, std::span<const std::byte> page) {
@@ -117,9 +131,9 @@ void World::power_on(std::uint32_t node) {
 void World::boot(std::uint32_t node) {
     hosts_[node].booting = false;
     clusterd_[node] = true;
-    oracle_->host_booted(node);
+    control_->host_booted(node);
     start_blockd(node);
-    oracle_->clusterd_started(node);
+    control_->clusterd_started(node);
 }
 
 void World::power_off(std::uint32_t node) {
@@ -137,33 +151,64 @@ void World::power_off(std::uint32_t node) {
     link_.host_vanished(node);
     if (guest_->alive() && guest_->node() == node) guest_->kill();
     disks_[node]->power_cut();
-    blocks_[node]->die();
+    end_blockd(node);
     history_.node_lost_volatile(node);
-    oracle_->host_lost(node);
+    control_->host_lost(node);
     const std::string untracked = tracking_->check(disks_[0]->stable(), disks_[1]->stable());
     if (!untracked.empty()) on_breach("D3", untracked);
 }
 
 void World::start_blockd(std::uint32_t node) {
-    if (!hosts_[node].powered || blocks_[node]->alive()) return;
+    if (!hosts_[node].powered || blockd_up_[node]) return;
+    blockd_up_[node] = true;
+    ++process_lives_[node];
+    control_->blockd_started(node);
+}
+
+// Opens the node's replica in the blockd that runs there.
+void World::attach(std::uint32_t node) {
+    if (!blockd_up_[node] || blocks_[node]->alive()) return;
     replication::EngineConfig config;
     config.node = kNodeNames[node];
     config.cluster = cluster_id_;
     config.volume = volume_id_;
     config.replica = replicas_[node];
     config.incarnation = hosts_[node].incarnation;
-    config.process = SessionId::from_random(random_.next(), ++process_lives_[node]);
+    config.process = SessionId::from_random(random_.next(), process_lives_[node]);
     config.outlived_io_possible = had_process_[node];
     config.active_extents = active_extents_;
     config.random_seed = random_.next();
     had_process_[node] = true;
     blocks_[node]->start(config);
-    oracle_->blockd_started(node);
+}
+
+void World::detach(std::uint32_t node) {
+    if (blocks_[node]->running() && blocks_[node]->view().role != replication::Role::primary)
+        blocks_[node]->die();
+}
+
+// As the record says: with its first generation where it is in the ack set, else blank.
+void World::make_replica(std::uint32_t node, const VolumeRecord& record) {
+    volume_id_ = record.id;
+    first_generation_ = record.generation;
+    replicas_[node] = record.replicas[node].replica;
+    blocks_[node]->die();
+    disks_[node]->power_cut();
+    format(node, !record.replicas[node].in_ack_set, record.replicas[1 - node].replica);
+    had_process_[node] = false;
+    for (std::uint32_t n = 0; n < 2; ++n) link_.allow(n);
+}
+
+void World::end_blockd(std::uint32_t node) {
+    blocks_[node]->die();
+    if (!blockd_up_[node]) return;
+    blockd_up_[node] = false;
+    control_->blockd_died(node);
 }
 
 void World::crash_blockd(std::uint32_t node, Duration away) {
-    if (!blocks_[node]->alive() || hosts_[node].paused) return;
-    blocks_[node]->die();
+    if (!blockd_up_[node] || hosts_[node].paused) return;
+    end_blockd(node);
     tasks_.after(away, [this, node, life = hosts_[node].incarnation] {
         if (hosts_[node].powered && hosts_[node].incarnation == life) start_blockd(node);
     });
@@ -172,10 +217,11 @@ void World::crash_blockd(std::uint32_t node, Duration away) {
 void World::crash_clusterd(std::uint32_t node) {
     if (!clusterd_[node]) return;
     clusterd_[node] = false;
+    control_->clusterd_died(node);
     tasks_.after(milliseconds(random_.between(200, 12000)), [this, node, life = hosts_[node].incarnation] {
         if (!hosts_[node].powered || hosts_[node].incarnation != life) return;
         clusterd_[node] = true;
-        oracle_->clusterd_started(node);
+        control_->clusterd_started(node);
     });
 }
 
@@ -190,10 +236,11 @@ void World::pause(std::uint32_t node, Duration length) {
     blocks_[node]->pause(true);
     disks_[node]->pause(true);
     link_.pause(node, true);
+    control_->host_paused(node);
     tasks_.after(length, [this, node, number] { resume(node, number); });
     // the hardware watchdog is fed by the guard, which does not run either
     const bool owner =
-        oracle_->committed().record.owner && oracle_->committed().record.owner->node == kNodeNames[node];
+        control_->committed().record.owner && control_->committed().record.owner->node == kNodeNames[node];
     if (!owner) return;
     tasks_.after(seconds(15), [this, node, number] {
         if (!hosts_[node].paused || pauses_[node] != number) return;
@@ -208,11 +255,11 @@ void World::resume(std::uint32_t node, std::uint64_t pause_number) {
     if (!host.paused || pauses_[node] != pause_number) return;
     trace_.note(queue_.now(), node, "host.resume");
     host.paused = false;
-    if (guest_->alive() && guest_->node() == node) guest_->set_vcpus(true);
+    if (guest_->alive() && guest_->node() == node && !control_->frozen(node)) guest_->set_vcpus(true);
     blocks_[node]->pause(false);
     disks_[node]->pause(false);
     link_.pause(node, false);
-    oracle_->host_resumed(node);
+    control_->host_resumed(node);
 }
 
 // ---- checks on what the guest is told
@@ -223,8 +270,8 @@ void World::on_breach(const std::string& promise, const std::string& what) {
 }
 
 std::uint32_t World::on_acknowledged(std::uint32_t node, std::uint64_t epoch, const GuestRequest&) {
-    const std::uint32_t mask = oracle_->ack_mask();
-    const std::string breach = permission_->acknowledged(node, epoch, oracle_->owns(node, epoch), mask);
+    const std::uint32_t mask = control_->ack_mask();
+    const std::string breach = permission_->acknowledged(node, epoch, control_->owns(node, epoch), mask);
     if (!breach.empty()) on_breach("D2", breach);
     return mask;
 }
@@ -234,7 +281,7 @@ std::uint32_t World::on_acknowledged(std::uint32_t node, std::uint64_t epoch, co
 void World::on_write_acknowledged(WriteNumber number) {
     const History::Write& write = history_.write(number);
     for (std::uint32_t node = 0; node < 2; ++node) {
-        if (!oracle_->in_ack_set(node)) continue;
+        if (!control_->in_ack_set(node)) continue;
         const bool excused = !hosts_[node].powered || hosts_[node].powered_off_at > write.begun;
         const Image& image = write.stable ? disks_[node]->stable() : disks_[node]->current();
         if (!write.stable && excused) continue;
@@ -249,7 +296,7 @@ void World::on_write_acknowledged(WriteNumber number) {
 void World::on_flushed(const std::vector<WriteNumber>& made_stable) {
     for (const WriteNumber number : made_stable) {
         for (std::uint32_t node = 0; node < 2; ++node) {
-            if (!oracle_->in_ack_set(node)) continue;
+            if (!control_->in_ack_set(node)) continue;
             const std::string breach = equality_->holds(disks_[node]->stable(), number);
             if (!breach.empty()) {
                 on_breach("D1", fmt::format("a flush was answered, but on node{} write {} is not stable: {}",
@@ -263,11 +310,13 @@ void World::on_flushed(const std::vector<WriteNumber>& made_stable) {
 // ------------------------------------------------------------------------------------------------------
 
 void World::begin() {
+    control_->start();
     for (std::uint32_t node = 0; node < 2; ++node) {
-        format(node, false);
+        if (options_.oracle) format(node, false, replicas_[1 - node]);
         power_on(node);
     }
-    oracle_->start();
+    if (!run_until([this] { return control_->formed() && guest_->running(); }, kFormingBound))
+        on_breach("C12", "two healthy hosts did not form a cluster with a guest: " + state_text());
 }
 
 void World::run_for(Duration duration) {
@@ -284,8 +333,8 @@ bool World::run_until(const std::function<bool()>& condition, Duration bound) {
 }
 
 bool World::converged() const {
-    const CommittedVolume& committed = oracle_->committed();
-    if (!committed.record.owner || !guest_->running()) return false;
+    const CommittedVolume& committed = control_->committed();
+    if (!committed.record.owner || !guest_->running() || !control_->settled()) return false;
     for (std::uint32_t node = 0; node < 2; ++node) {
         const ReplicaRecord& replica = committed.record.replicas[node];
         if (!replica.in_ack_set || replica.state != ReplicaState::up_to_date) return false;
@@ -301,7 +350,7 @@ bool World::converged() const {
 }
 
 std::string World::state_text() const {
-    const CommittedVolume& committed = oracle_->committed();
+    const CommittedVolume& committed = control_->committed();
     std::string text = fmt::format(
         "record revision {} generation {} owner {} epoch {}; guest {} on node{}; ", committed.revision,
         committed.record.generation.counter, committed.record.owner ? committed.record.owner->node : "none",
@@ -317,14 +366,16 @@ std::string World::state_text() const {
             static_cast<int>(view.connection), static_cast<int>(view.sync), static_cast<int>(view.frozen),
             view.dirty_bytes, view.requests_in_flight, view.epoch, view.record_revision, view.problem);
     }
-    return text;
+    return text + control_->state_text();
 }
 
 void World::heal() {
     healing_ = true;
     network_.heal();
     witness_up_ = true;
-    oracle_->set_trouble(false, false);
+    control_->witness_changed();
+    control_->healing();
+    control_->set_trouble(false, false);
     for (std::uint32_t node = 0; node < 2; ++node) {
         fence_moods_[node] = FenceMood::works;
         disks_[node]->faults() = DiskFaults{};
@@ -337,8 +388,8 @@ void World::heal() {
 // The operator's part: a failed or refused replica gets a new, blank one in its place.
 void World::repair_failed_replicas() {
     for (std::uint32_t node = 0; node < 2; ++node) {
-        const ReplicaRecord& replica = oracle_->committed().record.replicas[node];
-        if (blocks_[node]->running() && !blocks_[node]->view().attached) {
+        const ReplicaRecord& replica = control_->committed().record.replicas[node];
+        if (blockd_up_[node] && (!blocks_[node]->running() || !blocks_[node]->view().attached)) {
             crash_blockd(node, milliseconds(100));  // it met a disk that did not answer: restarted
             continue;
         }
@@ -349,13 +400,15 @@ void World::repair_failed_replicas() {
                             view.connection == replication::ConnectionState::standalone;
         if (!broken) continue;
         counters_.add("site.replica_replaced");
+        if (!control_->replace_replica(node)) continue;
         blocks_[node]->die();
         replicas_[node] = ReplicaId::from_random(random_.next(), random_.next());
         disks_[node]->power_cut();
-        format(node, true);
-        oracle_->replica_replaced(node, replicas_[node]);
+        format(node, true, {});
+        control_->replica_replaced(node, replicas_[node]);
         had_process_[node] = false;
         for (std::uint32_t n = 0; n < 2; ++n) link_.allow(n);
+        end_blockd(node);
         tasks_.after(milliseconds(500), [this, node] { start_blockd(node); });
     }
 }
@@ -364,7 +417,7 @@ void World::repair_failed_replicas() {
 // operator must decide what to lose (promise C12 excepts it). Only what this world broke itself counts.
 bool World::beyond_repair() const {
     for (std::uint32_t node = 0; node < 2; ++node) {
-        if (!oracle_->in_ack_set(node) || oracle_->in_ack_set(1 - node)) continue;
+        if (!control_->in_ack_set(node) || control_->in_ack_set(1 - node)) continue;
         if (disks_[node]->wounds() > 0 && blocks_[node]->view().role != replication::Role::primary)
             return true;
         if (disks_[node]->wounds() > 0 && blocks_[node]->view().local_state == ReplicaState::failed)
@@ -384,6 +437,8 @@ void World::live() {
         if (done) run_for(kLastHang);
         done = done && converged();
         if (!done && round >= 2) repair_failed_replicas();
+        // fenced by what was decided before the healing: somebody presses the button
+        for (std::uint32_t node = 0; node < 2; ++node) power_on(node);
     }
     if (!done && beyond_repair()) {
         counters_.add("site.beyond_repair");

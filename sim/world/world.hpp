@@ -17,12 +17,12 @@
 #include "sim/checkers/tracking.hpp"
 #include "sim/guests/guest.hpp"
 #include "sim/world/block_node.hpp"
+#include "sim/world/control.hpp"
 #include "sim/world/counters.hpp"
 #include "sim/world/disk.hpp"
 #include "sim/world/faults.hpp"
 #include "sim/world/host.hpp"
 #include "sim/world/network.hpp"
-#include "sim/world/oracle.hpp"
 #include "sim/world/peer_link.hpp"
 #include "sim/world/tasks.hpp"
 #include "sim/world/trace.hpp"
@@ -34,6 +34,8 @@ struct SeedOptions {
     bool print_trace = false;
     std::optional<Fault> only;  // this kind alone: to look closely
     std::optional<std::uint32_t> faults;
+    bool oracle = false;  // rules with knowledge no real one has, instead of the real control plane
+    std::optional<Voters> voters;
 };
 
 struct SeedResult {
@@ -75,6 +77,11 @@ class World final : public WorldPort, public GuestObserver {
     // what only that replica still has in its cache is no longer asked for
     void left_ack_set(std::uint32_t node) override { history_.node_lost_volatile(node); }
     ReplicaId replica_id(std::uint32_t node) const override { return replicas_[node]; }
+    bool blockd_up(std::uint32_t node) const override { return blockd_up_[node]; }
+    std::uint64_t blockd_life(std::uint32_t node) const override { return process_lives_[node]; }
+    void attach(std::uint32_t node) override;
+    void detach(std::uint32_t node) override;
+    void make_replica(std::uint32_t node, const VolumeRecord& record) override;
     // GuestObserver
     std::uint32_t on_acknowledged(std::uint32_t node, std::uint64_t epoch,
                                   const GuestRequest& request) override;
@@ -82,10 +89,12 @@ class World final : public WorldPort, public GuestObserver {
     void on_flushed(const std::vector<WriteNumber>& made_stable) override;
     void on_breach(const std::string& promise, const std::string& what) override;
 
-    void format(std::uint32_t node, bool blank);
+    void format(std::uint32_t node, bool blank, const ReplicaId& peer);
     void boot(std::uint32_t node);
     void start_blockd(std::uint32_t node);
     void crash_blockd(std::uint32_t node, Duration away);
+    void end_blockd(std::uint32_t node);
+    void make_control(const VolumeRecord& first);
     void crash_clusterd(std::uint32_t node);
     void pause(std::uint32_t node, Duration length);
     void resume(std::uint32_t node, std::uint64_t pause_number);
@@ -124,12 +133,13 @@ class World final : public WorldPort, public GuestObserver {
     std::array<Host, 2> hosts_;
     std::vector<std::unique_ptr<Disk>> disks_;
     std::unique_ptr<Guest> guest_;
-    std::unique_ptr<Oracle> oracle_;
+    std::unique_ptr<Control> control_;
     std::vector<std::unique_ptr<BlockNode>> blocks_;
     std::unique_ptr<PermissionChecker> permission_;
     std::unique_ptr<EqualityChecker> equality_;
     std::unique_ptr<TrackingChecker> tracking_;
     std::array<bool, 2> clusterd_{};
+    std::array<bool, 2> blockd_up_{};
     std::array<FenceMood, 2> fence_moods_{};
     std::array<std::uint64_t, 2> pauses_{};
     std::array<std::uint64_t, 2> process_lives_{};

@@ -1,0 +1,340 @@
+#include "sim/world/control_plane.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "sim/world/violation.hpp"
+
+namespace gemel::sim {
+
+using namespace cluster;  // NOLINT: the plane speaks the control plane's words
+
+namespace {
+const std::string kScheme = "https://";
+}  // namespace
+
+ControlPlane::ControlPlane(Parts parts, Prng random, const Setup& setup)
+    : parts_(parts),
+      random_(random),
+      setup_(setup),
+      store_(parts.tasks, parts.trace, parts.counters, parts.network, random_.fork()) {
+    for (std::uint32_t node = 0; node < 2; ++node) {
+        hosts_[node] = std::make_unique<GuestHost>(
+            GuestHost::Parts{parts_.tasks, parts_.trace, parts_.counters, parts_.guest, parts_.world,
+                             [this](std::uint32_t about) { return lied_about(about); }},
+            node, random_.fork());
+        nodes_[node] = std::make_unique<ControlNode>(
+            ControlNode::Parts{parts_.tasks, parts_.trace, parts_.counters, parts_.network, store_,
+                               parts_.world, *hosts_[node], parts_.guest, *this},
+            node, random_.fork());
+    }
+    hosts_[0]->set_other(*hosts_[1]);
+    hosts_[1]->set_other(*hosts_[0]);
+    operator_ = std::make_unique<Operator>(*this, parts_.tasks, parts_.trace, parts_.counters, random_.fork(),
+                                           setup_.size_bytes, setup_.ack_mode);
+    // until the volume is made
+    committed_.record.replicas.resize(2);
+    store_.on_applied([this](std::uint32_t member, std::uint64_t revision,
+                             std::span<const KeyChange> changes) { applied(member, revision, changes); });
+}
+
+void ControlPlane::start() {
+    std::vector<std::uint32_t> voters = {0, 1};
+    if (setup_.voters == Voters::three) voters.push_back(kWitness);
+    store_.bootstrap(voters);
+    if (setup_.voters == Voters::three) store_.start(kWitness);
+    operator_->start();
+}
+
+// ---- the truth
+// ---------------------------------------------------------------------------------------------------
+
+void ControlPlane::applied(std::uint32_t member, std::uint64_t revision, std::span<const KeyChange> changes) {
+    for (const KeyChange& change : changes) {
+        if (change.key != keys::kLineage || !change.value) continue;
+        Tables read;
+        read.apply(revision, {change});
+        if (read.lineage) depth_[member] = read.lineage->record.ancestors.size();
+    }
+    if (std::pair(depth_[member], revision) <= std::pair(truth_depth_, truth_.revision)) return;
+    if (depth_[member] > truth_depth_) {
+        truth_depth_ = depth_[member];
+        parts_.counters.add("commit.forced_single_member");
+        std::vector<KeyValue> all;
+        for (const auto& [key, value] : store_.directory(member)->state.values)
+            all.push_back({key, value.value, value.mod_revision, value.create_revision});
+        truth_.load(revision, all);
+    } else {
+        std::vector<KeyChange> wanted;
+        for (const KeyChange& change : changes) {
+            const bool ours = change.key.starts_with(keys::kApplied) || change.key.starts_with(keys::kEvents);
+            if (!ours) wanted.push_back(change);
+        }
+        truth_.apply(revision, wanted);
+    }
+    follow_volume();
+}
+
+void ControlPlane::follow_volume() {
+    const auto row = truth_.volumes.find(Operator::kName);
+    if (row == truth_.volumes.end()) return;
+    if (row->second.revision == committed_.revision && truth_.lineage_id() == committed_.lineage) return;
+    const CommittedVolume before = std::exchange(
+        committed_, CommittedVolume{row->second.record, row->second.revision, truth_.lineage_id()});
+    const VolumeRecord& now = committed_.record;
+    for (std::uint32_t node = 0; node < 2; ++node) {
+        if ((mask_ >> node & 1U) != 0 && !in_ack_set(node)) parts_.world.left_ack_set(node);
+    }
+    const bool joined = (ack_mask() & ~mask_) != 0;
+    if (mask_ != 0 && joined) parts_.counters.add("commit.peer_joined");
+    if ((mask_ & ~ack_mask()) != 0) parts_.counters.add("commit.peer_left");
+    for (const auto& replica : now.replicas)
+        if (replica.state == ReplicaState::failed && mask_ != ack_mask())
+            parts_.counters.add("commit.local_failed");
+    if (now.owner && (!before.record.owner || before.record.owner->epoch != now.owner->epoch))
+        parts_.counters.add("commit.grant");
+    if (!now.owner && before.record.owner) parts_.counters.add("commit.release");
+    if (now.owner && now.owner->revoking && !(before.record.owner && before.record.owner->revoking))
+        parts_.counters.add("commit.revoking");
+    mask_ = ack_mask();
+    if (now.owner) formed_ = true;
+    parts_.trace.note_text(parts_.tasks.now(), kWorld, "store.commit",
+                           fmt::format("revision {} generation {} ack {}{} owner {} epoch {}{}",
+                                       committed_.revision, now.generation.counter, in_ack_set(0) ? "1" : "-",
+                                       in_ack_set(1) ? "2" : "-", now.owner ? now.owner->node : "none",
+                                       now.epoch, now.owner && now.owner->revoking ? " revoking" : ""));
+}
+
+bool ControlPlane::owns(std::uint32_t node, std::uint64_t epoch) const {
+    const auto& owner = committed_.record.owner;
+    return owner && owner->node == kNodeNames[node] && owner->epoch == epoch &&
+           owner->incarnation == parts_.world.host(node).incarnation;
+}
+
+bool ControlPlane::settled() const {
+    for (std::uint32_t node = 0; node < 2; ++node) {
+        const auto* clusterd = nodes_[node]->clusterd();
+        if (clusterd == nullptr || !clusterd->is_acting() || !store_.running(node)) return false;
+    }
+    return truth_.cluster && truth_.cluster->record.voters.size() >= 2 &&
+           truth_.cluster->record.adding_voter.empty() && truth_.cluster->record.removing_voter.empty();
+}
+
+std::string ControlPlane::state_text() const {
+    std::string text;
+    for (std::uint32_t node = 0; node < 2; ++node) {
+        const auto* clusterd = nodes_[node]->clusterd();
+        text += fmt::format("clusterd on node{}: ", node + 1);
+        if (clusterd == nullptr) {
+            text += "is not running; ";
+            continue;
+        }
+        const auto status = clusterd->status();
+        text += fmt::format(
+            "store {} ({}), {}{}{}", status.store.state, store_.running(node) ? "runs" : "stopped",
+            clusterd->is_acting() ? "acting" : "not acting",
+            clusterd->is_coordinator() ? ", coordinator" : "", clusterd->has_standing() ? ", standing" : "");
+        for (const auto& problem : status.problems)
+            text += fmt::format(", {} ({})", problem.what, problem.why);
+        text += "; ";
+    }
+    const auto guest = truth_.guests.find(Operator::kName);
+    if (guest != truth_.guests.end()) {
+        const auto& record = guest->second.record;
+        text += fmt::format(
+            "guest wish {} placed {} restarts {} host losses {}; ", to_string(record.wish),
+            record.placement ? record.placement->node + "/" + std::string(to_string(record.placement->phase))
+                             : "nowhere",
+            record.restarts, record.host_losses);
+    }
+    return text;
+}
+
+// ---- hosts
+// -------------------------------------------------------------------------------------------------------
+
+void ControlPlane::host_lost(std::uint32_t node) {
+    nodes_[node]->host_lost();
+    lied_[node].reset();
+}
+
+void ControlPlane::witness_changed() {
+    if (setup_.voters != Voters::three) return;
+    if (parts_.world.witness_up()) {
+        store_.start(kWitness);
+    } else {
+        store_.stop(kWitness, random_.chance(1, 2));
+    }
+}
+
+void ControlPlane::set_trouble(bool lost_replies, bool slow_watches) {
+    store_.set_lost_replies(lost_replies ? 30 : 0);
+    store_.set_slow_watches(slow_watches);
+}
+
+bool ControlPlane::lied_about(std::uint32_t node) const {
+    return lied_[node] && *lied_[node] == parts_.world.host(node).incarnation;
+}
+
+NodeConfig ControlPlane::node_config(std::uint32_t node) {
+    NodeConfig config;
+    config.cluster = setup_.cluster;
+    config.cluster_name = "sim";
+    config.name = kNodeNames[node];
+    config.id = NodeId::from_random(node + 1, 3);
+    config.incarnation = parts_.world.host(node).incarnation;
+    for (std::uint32_t voter = 0; voter < (setup_.voters == Voters::three ? 3U : 2U); ++voter) {
+        const std::string name = kNodeNames[voter];
+        config.initial_voters.push_back(
+            {name, kScheme + name + ":2380", kScheme + name + ":2379", voter == kWitness});
+    }
+    const std::string peer = kNodeNames[1 - node];
+    config.peers.push_back(
+        {peer, NodeId::from_random(2 - node, 3), peer + ":7700", {{"link1", "l1"}, {"link2", "l2"}}});
+    config.control = config.name + ":7700";
+    config.links = {{"link1", "l1"}, {"link2", "l2"}};
+    config.pools = {{config.name, "default", "/pools/default", 0}};
+    return config;
+}
+
+void ControlPlane::deliver(std::uint32_t node, const PeerMessageIn& message) {
+    if (parts_.world.host(node).powered) nodes_[node]->post(message);
+}
+
+// ---- fence devices
+// ----------------------------------------------------------------------------------------------
+
+void ControlPlane::fence(std::uint32_t by, const Fence& order,
+                         std::function<void(FenceOutcome, std::string)> answer) {
+    const std::uint32_t victim = order.device.node == kNodeNames[0] ? 0 : 1;
+    FenceMood mood = parts_.world.fence_mood(victim);
+    const bool reached = parts_.network.passes(Cable::management, by, victim);
+    Duration takes = milliseconds(random_.between(100, 1500));
+    if (mood == FenceMood::slow) takes = milliseconds(random_.between(3000, 7000));
+    if (order.action == FenceAction::off) {
+        parts_.counters.add("fence.begun");
+        parts_.trace.note(parts_.tasks.now(), by, "fence.begun", victim + 1,
+                          static_cast<std::uint64_t>(mood));
+    }
+    const Duration bound = milliseconds(order.device.timeout_ms);
+    const bool in_time = takes < bound && reached && mood != FenceMood::hangs;
+    // an agent whose answer comes too late may have done its work all the same
+    const bool acts = reached && (mood == FenceMood::works || mood == FenceMood::slow ||
+                                  (mood == FenceMood::hangs && random_.chance(1, 2)));
+    if (acts && order.action != FenceAction::status) {
+        parts_.tasks.after(takes * 2 / 3, [this, victim, action = order.action] {
+            if (action == FenceAction::off) {
+                parts_.world.power_off(victim);
+            } else {
+                parts_.world.power_on(victim);
+            }
+        });
+    }
+    parts_.tasks.after(std::min(takes, bound), [this, by, victim, mood, in_time, action = order.action,
+                                                answer = std::move(answer)] {
+        if (!parts_.world.host(by).powered) return;
+        FenceOutcome outcome =
+            parts_.world.host(victim).powered ? FenceOutcome::on : FenceOutcome::verified_off;
+        if (mood == FenceMood::lies && action == FenceAction::off) {
+            outcome = FenceOutcome::verified_off;
+            if (parts_.world.host(victim).powered) {
+                lied_[victim] = parts_.world.host(victim).incarnation;
+                parts_.counters.add("fence.lied");
+            }
+        }
+        if (mood == FenceMood::fails) outcome = FenceOutcome::failed;
+        if (!in_time && mood != FenceMood::fails) outcome = FenceOutcome::timed_out;
+        if (action == FenceAction::off) {
+            const bool good = outcome == FenceOutcome::verified_off;
+            parts_.counters.add(good ? "fence.verified" : "fence.failed");
+            parts_.trace.note(parts_.tasks.now(), by,
+                              good ? TraceName("fence.verified") : TraceName("fence.failed"), victim + 1);
+        }
+        answer(outcome, "the device of " + std::string(kNodeNames[victim]));
+    });
+}
+
+// ---- operator
+// ---------------------------------------------------------------------------------------------------
+
+void ControlPlane::answered(std::uint32_t, const ApiAnswer& answer) {
+    operator_->answered(answer);
+}
+
+void ControlPlane::left(std::uint32_t node, const LeaveDone& done) {
+    parts_.counters.add(done.ok ? "leave.done" : "leave.failed");
+    if (done.ok) parts_.world.power_off(node);
+}
+
+bool ControlPlane::takes_orders(std::uint32_t node) const {
+    const auto* clusterd = nodes_[node]->clusterd();
+    return clusterd != nullptr && parts_.world.host(node).up() && clusterd->is_acting();
+}
+
+bool ControlPlane::is_off(std::uint32_t node) const {
+    return !parts_.world.host(node).powered;
+}
+
+bool ControlPlane::replace_replica(std::uint32_t node) {
+    operator_->replace(node);
+    return false;
+}
+
+// ---- engines
+// ------------------------------------------------------------------------------------------------------
+
+void ControlPlane::propose(std::uint32_t node, const replication::Propose& propose) {
+    parts_.counters.add(propose.kind == replication::ProposalKind::peer_left     ? "propose.peer_left"
+                        : propose.kind == replication::ProposalKind::peer_joined ? "propose.peer_joined"
+                                                                                 : "propose.local_failed");
+    nodes_[node]->blockd_proposal(propose);
+}
+
+void ControlPlane::need_record(std::uint32_t node, std::uint64_t at_least_revision) {
+    parts_.counters.add("engine.need_record");
+    nodes_[node]->blockd_needs_record(at_least_revision);
+}
+
+void ControlPlane::epoch_refused(std::uint32_t node, std::uint64_t epoch) {
+    nodes_[node]->blockd_epoch_refused(epoch);
+}
+
+void ControlPlane::lease_extended(std::uint32_t node, std::uint64_t epoch, Instant local_until) {
+    nodes_[node]->lease_extended(epoch, local_until);
+}
+
+// A guest whose blockd was away connects again to the same epoch's socket.
+void ControlPlane::serve_front(std::uint32_t node, std::uint64_t epoch) {
+    parts_.trace.note(parts_.tasks.now(), node, "front.open", epoch);
+    parts_.tasks.after(microseconds(random_.between(50, 5000)), [this, node, epoch] {
+        Guest& guest = parts_.guest;
+        BlockNode& block = parts_.world.block(node);
+        const bool same = guest.alive() && guest.node() == node && guest.epoch() == epoch;
+        if (same && block.served_epoch() == epoch && !guest.connected()) guest.front_opened(block);
+        nodes_[node]->blockd_view();
+    });
+}
+
+void ControlPlane::stop_front(std::uint32_t node, std::uint64_t epoch) {
+    parts_.trace.note(parts_.tasks.now(), node, "front.closed", epoch);
+    Guest& guest = parts_.guest;
+    if (guest.alive() && guest.node() == node && guest.epoch() == epoch) guest.front_lost();
+    nodes_[node]->blockd_view();
+}
+
+void ControlPlane::peer_session(std::uint32_t node, bool up, const PeerIdentity& peer) {
+    nodes_[node]->blockd_session(up, peer);
+}
+
+// Also one that nobody waits for any more may not be answered without the right to.
+void ControlPlane::answered_nobody(std::uint32_t node, std::uint64_t epoch, const GuestRequest& request) {
+    if (request.operation == GuestOperation::read || committed_.record.epoch <= epoch) return;
+    // What both replicas had before the other was granted may still be answered where a device lied.
+    if (lied_about(node)) return parts_.counters.add("site.answered_after_a_lie");
+    throw Violation("D13", fmt::format("node{} answered a write of epoch {} while epoch {} is committed",
+                                       node + 1, epoch, committed_.record.epoch));
+}
+
+}  // namespace gemel::sim

@@ -1,0 +1,118 @@
+// ControlPlane: the real control plane in the world: a store model, a ControlNode and a GuestHost on each of
+// the two hosts, the witness's store member, fence devices, and the operator with his commands. The truth
+// that checkers compare with is what the store has decided: of the newest lineage the newest state that any
+// member applied.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "sim/world/control.hpp"
+#include "sim/world/control_node.hpp"
+#include "sim/world/guest_host.hpp"
+#include "sim/world/operator.hpp"
+#include "sim/world/store.hpp"
+
+namespace gemel::sim {
+
+class ControlPlane final : public Control, public ClusterPort, public OperatorPort {
+  public:
+    struct Parts {
+        Tasks& tasks;
+        Trace& trace;
+        Counters& counters;
+        Network& network;
+        Guest& guest;
+        WorldPort& world;
+    };
+    struct Setup {
+        ClusterId cluster;
+        Voters voters = Voters::three;
+        std::uint64_t size_bytes = 0;
+        AckMode ack_mode = AckMode::writeback;
+    };
+    ControlPlane(Parts parts, Prng random, const Setup& setup);
+
+    // -- Control
+    const CommittedVolume& committed() const override { return committed_; }
+    bool owns(std::uint32_t node, std::uint64_t epoch) const override;
+    bool settled() const override;
+    std::string state_text() const override;
+    void start() override;
+    bool formed() const override { return formed_; }
+    void blockd_started(std::uint32_t node) override { nodes_[node]->blockd_started(); }
+    void blockd_died(std::uint32_t node) override { nodes_[node]->blockd_died(); }
+    void host_booted(std::uint32_t node) override { nodes_[node]->boot(); }
+    void host_lost(std::uint32_t node) override;
+    void host_paused(std::uint32_t node) override { nodes_[node]->host_paused(); }
+    void host_resumed(std::uint32_t node) override { nodes_[node]->host_resumed(); }
+    void clusterd_started(std::uint32_t node) override { nodes_[node]->start(); }
+    void clusterd_died(std::uint32_t node) override { nodes_[node]->die(); }
+    void witness_changed() override;
+    bool frozen(std::uint32_t node) const override { return hosts_[node]->frozen(); }
+    void guest_ended() override {}
+    void ask_handover() override { operator_->ask_handover(); }
+    bool replace_replica(std::uint32_t node) override;
+    void replica_replaced(std::uint32_t, ReplicaId) override {}
+    void healing() override { operator_->look_after_everything(); }
+    void set_trouble(bool lost_replies, bool slow_watches) override;
+
+    // -- ControlPort: what engines ask
+    void propose(std::uint32_t node, const replication::Propose& propose) override;
+    void need_record(std::uint32_t node, std::uint64_t at_least_revision) override;
+    void epoch_refused(std::uint32_t node, std::uint64_t epoch) override;
+    void lease_extended(std::uint32_t node, std::uint64_t epoch, Instant local_until) override;
+    void serve_front(std::uint32_t node, std::uint64_t epoch) override;
+    void stop_front(std::uint32_t node, std::uint64_t epoch) override;
+    void view_changed(std::uint32_t node) override { nodes_[node]->blockd_view(); }
+    void peer_session(std::uint32_t node, bool up, const PeerIdentity& peer) override;
+    void answered_nobody(std::uint32_t node, std::uint64_t epoch, const GuestRequest& request) override;
+
+    // -- ClusterPort
+    cluster::NodeConfig node_config(std::uint32_t node) override;
+    void deliver(std::uint32_t node, const cluster::PeerMessageIn& message) override;
+    void fence(std::uint32_t by, const cluster::Fence& order,
+               std::function<void(cluster::FenceOutcome, std::string)> answer) override;
+    void answered(std::uint32_t node, const cluster::ApiAnswer& answer) override;
+    void left(std::uint32_t node, const cluster::LeaveDone& done) override;
+
+    // -- OperatorPort
+    const cluster::Tables& truth() const override { return truth_; }
+    bool takes_orders(std::uint32_t node) const override;
+    const cluster::ClusterNode* clusterd(std::uint32_t node) const override {
+        return nodes_[node]->clusterd();
+    }
+    void order(std::uint32_t node, const cluster::ApiRequest& request) override {
+        nodes_[node]->post(request);
+    }
+    bool is_off(std::uint32_t node) const override;
+
+    StoreModel& store() { return store_; }
+    ControlNode& node(std::uint32_t node) { return *nodes_[node]; }
+
+  private:
+    void applied(std::uint32_t member, std::uint64_t revision, std::span<const cluster::KeyChange> changes);
+    void follow_volume();
+    bool lied_about(std::uint32_t node) const;
+
+    Parts parts_;
+    Prng random_;
+    Setup setup_;
+    StoreModel store_;
+    std::array<std::unique_ptr<GuestHost>, 2> hosts_;
+    std::array<std::unique_ptr<ControlNode>, 2> nodes_;
+    std::unique_ptr<Operator> operator_;
+    cluster::Tables truth_;
+    std::array<std::size_t, kNodes> depth_{};  // of each member's lineage
+    std::size_t truth_depth_ = 0;
+    CommittedVolume committed_;
+    std::uint32_t mask_ = 0;
+    std::array<std::optional<Incarnation>, 2> lied_;  // a device said this life was off
+    bool formed_ = false;
+};
+
+}  // namespace gemel::sim

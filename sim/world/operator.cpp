@@ -1,0 +1,138 @@
+#include "sim/world/operator.hpp"
+
+#include <utility>
+
+#include "sim/world/control.hpp"
+
+namespace gemel::sim {
+
+using namespace cluster;  // NOLINT: he speaks the control plane's words
+
+namespace {
+constexpr std::uint32_t kFenceTimeoutMs = 6000;
+}  // namespace
+
+std::optional<std::uint32_t> Operator::somebody() {
+    const auto first = static_cast<std::uint32_t>(random_.below(2));
+    for (const std::uint32_t node : {first, 1 - first})
+        if (port_.takes_orders(node)) return node;
+    return std::nullopt;
+}
+
+void Operator::ask(ApiCommand command) {
+    const auto node = somebody();
+    if (!node) return;
+    ApiRequest request{next_tag_++, OperationId::from_random(random_.next(), random_.next()),
+                       std::move(command)};
+    trace_.note_text(tasks_.now(), *node, "operator.asks", kind_of(request.command));
+    not_before_ = tasks_.now() + milliseconds(1500);
+    port_.order(*node, request);
+}
+
+void Operator::answered(const ApiAnswer& answer) {
+    if (!answer.operation) {
+        trace_.note_text(tasks_.now(), kWorld, "operator.refused", answer.operation.error().message);
+        counters_.add("operator.refused");
+    } else {
+        counters_.add("operator.accepted");
+    }
+    if (!made_) not_before_ = tasks_.now() + milliseconds(100);
+}
+
+void Operator::tick() {
+    tasks_.after(milliseconds(200), [this] { tick(); });
+    if (tasks_.now() < not_before_) return;
+    made_ ? look_after() : make();
+}
+
+void Operator::make() {
+    const Tables& tables = port_.truth();
+    if (tables.nodes.size() < 2) return;
+    for (std::uint32_t node = 0; node < 2; ++node) {
+        const std::string name = std::string("bmc-") + kNodeNames[node];
+        if (tables.fence_devices.contains(name)) continue;
+        FenceDeviceRecord device;
+        device.name = name;
+        device.node = kNodeNames[node];
+        device.agent = "fence_ipmilan";
+        device.timeout_ms = kFenceTimeoutMs;
+        return ask(FenceSet{device});
+    }
+    const auto volume = tables.volumes.find(kName);
+    if (volume == tables.volumes.end()) {
+        VolumeCreate create;
+        create.name = kName;
+        create.size_bytes = size_bytes_;
+        create.ack_mode = ack_mode_;
+        return ask(create);
+    }
+    for (const auto& replica : volume->second.record.replicas)
+        if (!replica.in_ack_set) return;
+    const auto guest = tables.guests.find(kName);
+    if (guest == tables.guests.end()) {
+        GuestCreate create;
+        create.name = kName;
+        create.memory_bytes = std::uint64_t{1} << 30;
+        create.vcpus = 1;
+        create.disks = {{"vda", kName}};
+        return ask(create);
+    }
+    if (guest->second.record.wish == GuestWish::stopped) return ask(GuestStart{kName, ""});
+    made_ = true;
+}
+
+void Operator::move_guest(const GuestRecord& guest) {
+    if (handover_ && !moving_) {
+        handover_ = false;
+        if (!guest.placement || guest.wish != GuestWish::running) return;
+        move_to_ = guest.placement->node == kNodeNames[0] ? kNodeNames[1] : kNodeNames[0];
+        moving_ = true;
+        counters_.add("operator.moves_guest");
+    }
+    if (!moving_) return;
+    if (guest.wish == GuestWish::running && guest.placement && guest.placement->node != move_to_) {
+        return ask(GuestStop{kName, pull_plug_ || random_.chance(1, 2), 20000});
+    }
+    if (guest.wish == GuestWish::stopped && !guest.placement) {
+        moving_ = false;
+        ask(GuestStart{kName, random_.chance(3, 4) ? move_to_ : ""});
+    } else if (guest.wish == GuestWish::running && !guest.placement) {
+        moving_ = false;
+    }
+}
+
+void Operator::look_after() {
+    const Tables& tables = port_.truth();
+    const auto row = tables.guests.find(kName);
+    const auto volume = tables.volumes.find(kName);
+    if (row == tables.guests.end() || volume == tables.volumes.end()) return;
+    const GuestRecord& guest = row->second.record;
+    if (confirm_) {
+        const auto node = *std::exchange(confirm_, std::nullopt);
+        if (port_.is_off(node)) {
+            counters_.add("operator.confirms_down");
+            return ask(ConfirmDown{kNodeNames[node], kNodeNames[node]});
+        }
+    }
+    if (replace_) {
+        const auto node = *std::exchange(replace_, std::nullopt);
+        counters_.add("operator.replaces_replica");
+        return ask(VolumeResolve{kName, kNodeNames[1 - node], kName});
+    }
+    // Its own disk failed under it: it stands still until it is moved to the other replica.
+    const auto& record = volume->second.record;
+    pull_plug_ = false;
+    for (const auto& replica : record.replicas)
+        pull_plug_ =
+            pull_plug_ || (record.owner && replica.node == record.owner->node && !replica.in_ack_set);
+    if (pull_plug_ && !moving_ && (careful_ || random_.chance(1, 20))) handover_ = true;
+    if (handover_ || moving_) return move_guest(guest);
+    const bool gave_up = guest.wish == GuestWish::running && !guest.placement &&
+                         (guest.restarts >= GuestRecord::kMaxRestarts || guest.host_losses >= 3);
+    if (gave_up) counters_.add("site.out_of_restarts");
+    // Stopped by a stop whose second half was forgotten, or given up: by hand again.
+    if ((gave_up && (careful_ || random_.chance(1, 20))) || guest.wish == GuestWish::stopped)
+        ask(GuestStart{kName, ""});
+}
+
+}  // namespace gemel::sim
