@@ -286,6 +286,10 @@ void require_counters(Counters& counters) {
                              "notice.lease_lapsed",
                              "notice.lease_resumed",
                              "notice.disk_error",
+                             "notice.over_network",
+                             "notice.block_repaired",
+                             "site.read_from_peer",
+                             "site.guest_io_error",
                              "notice.refused"}) {
         counters.require(name);
     }

@@ -118,7 +118,8 @@ void Guest::begin_sweep() {
 void Guest::schedule(std::uint32_t queue) {
     Duration wait = Duration{static_cast<std::int64_t>(
         random_.below(static_cast<std::uint64_t>(workload_.gap.nanoseconds) * 2 + 1))};
-    if (requests_ > kBusyRequests) wait = wait * 4 + milliseconds(40);  // enough was asked: only keep it alive
+    if (requests_ > kBusyRequests)
+        wait = wait * 4 + milliseconds(40);  // enough was asked: only keep it alive
     if (sweeping()) wait = microseconds(50);
     if (burst_left_[queue] == 0) {
         burst_left_[queue] = workload_.burst;
@@ -249,7 +250,7 @@ void Guest::finish_ok(Slot& slot, std::span<const Stamp> read) {
     }
 }
 
-void Guest::completed(std::uint64_t tag, bool ok, std::span<const Stamp> read) {
+void Guest::completed(std::uint64_t tag, bool ok, std::span<const Stamp> read, bool io_error) {
     const auto index = static_cast<std::uint32_t>(tag & ((1U << kSlotBits) - 1));
     if (index >= slots_.size() || !slots_[index].active || slots_[index].request.tag != tag) {
         observer_.on_breach("D1", fmt::format("request {} was completed that nobody waits for", tag));
@@ -262,6 +263,7 @@ void Guest::completed(std::uint64_t tag, bool ok, std::span<const Stamp> read) {
         finish_ok(slot, read);
     } else {
         ++errors_;
+        if (io_error) observer_.on_io_error(node_, slot.request);
         if (slot.write != 0) history_.write_ended(queue_.now(), slot.write);
     }
     slot.active = false;

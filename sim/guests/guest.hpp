@@ -61,6 +61,8 @@ class GuestObserver {
                                           const GuestRequest& request) = 0;
     virtual void on_write_acknowledged(WriteNumber write) = 0;
     virtual void on_flushed(const std::vector<WriteNumber>& made_stable) = 0;
+    // the guest is told that its disk has failed
+    virtual void on_io_error(std::uint32_t node, const GuestRequest& request) = 0;
     virtual void on_breach(const std::string& promise, const std::string& what) = 0;
 
   protected:
@@ -84,7 +86,7 @@ class Guest final : public EventSink {
     void front_opened(FrontPort& port);  // sends again what was not answered
     void front_lost();
     bool connected() const { return port_ != nullptr; }
-    void completed(std::uint64_t tag, bool ok, std::span<const Stamp> read);
+    void completed(std::uint64_t tag, bool ok, std::span<const Stamp> read, bool io_error = false);
     // -- asked by the world
     void stop_asking(bool stop);  // for quiet checks
     std::uint64_t hot_sector(Prng& random) const {

@@ -56,11 +56,11 @@ TEST_F(DiskTest, UnflushedWritesMayBeLostFlushedOnesNever) {
     int lost = 0;
     for (Stamp round = 1; round <= 40; ++round) {
         disk.attach(1, client);
-        disk.write(1, round * 2, 0, 4096, filled(8, round));
+        disk.write(1, round * 2, 0, 4096, filled(8, round), false);
         run();
         disk.flush(1, 1);
         run();
-        disk.write(1, round * 2 + 1, 8192, 4096, filled(8, round));
+        disk.write(1, round * 2 + 1, 8192, 4096, filled(8, round), false);
         run();
         EXPECT_EQ(disk.current().data.get(16), round);
         disk.power_cut();
@@ -72,7 +72,7 @@ TEST_F(DiskTest, UnflushedWritesMayBeLostFlushedOnesNever) {
 }
 
 TEST_F(DiskTest, AFlushCoversOnlyWhatCompletedBeforeItBegan) {
-    disk.write(1, 1, 0, 512, filled(1, 11));
+    disk.write(1, 1, 0, 512, filled(1, 11), false);
     disk.flush(1, 2);  // the write is still in flight (scenario W7)
     run();
     EXPECT_EQ(disk.current().data.get(0), 11U);
@@ -83,7 +83,7 @@ TEST_F(DiskTest, AFailedFlushForgetsAndTheNextOneSucceeds) {
     int forgotten = 0;
     for (Stamp round = 1; round <= 20; ++round) {
         const std::uint64_t at = round * 512;
-        disk.write(1, round, at, 512, filled(1, round));
+        disk.write(1, round, at, 512, filled(1, round), false);
         run();
         disk.faults().fail_next_flush = true;
         disk.flush(1, 100);
@@ -98,7 +98,7 @@ TEST_F(DiskTest, AFailedFlushForgetsAndTheNextOneSucceeds) {
 }
 
 TEST_F(DiskTest, IoOfADeadProcessLandsLaterAndTellsNobody) {
-    disk.write(1, 1, 0, 512, filled(1, 5));
+    disk.write(1, 1, 0, 512, filled(1, 5), false);
     disk.process_died();
     EXPECT_TRUE(disk.outlived_io());
     Collect next;
@@ -112,15 +112,15 @@ TEST_F(DiskTest, IoOfADeadProcessLandsLaterAndTellsNobody) {
 
 TEST_F(DiskTest, ABufferLetGoTooEarlyReachesTheDiskAsPoison) {
     const std::uint32_t handle = filled(1, 9);
-    disk.write(1, 1, 0, 512, handle);
+    disk.write(1, 1, 0, 512, handle, false);
     payloads.release(handle);
     run();
     EXPECT_EQ(disk.current().data.get(0), kPoison);
 }
 
 TEST_F(DiskTest, OverlappingWritesInFlightAreABreach) {
-    disk.write(1, 1, 0, 1024, filled(2, 1));
-    disk.write(1, 2, 512, 512, filled(1, 2));
+    disk.write(1, 1, 0, 1024, filled(2, 1), false);
+    disk.write(1, 2, 512, 512, filled(1, 2), false);
     EXPECT_EQ(breaches, std::vector<std::string>{"D5"});
 }
 
@@ -138,13 +138,27 @@ TEST_F(DiskTest, StableMetadataSurvivesAndIsNotUndoneByAnOlderUnflushedWrite) {
     EXPECT_EQ(disk.current().metadata.get(8191), std::byte{2});
 }
 
+TEST_F(DiskTest, AStableWriteLeavesTheOrderOfWhatItOverlapsAlone) {
+    disk.write(1, 1, 0, 1024, filled(2, 1), false);
+    run();
+    disk.write(1, 2, 512, 1024, filled(2, 2), false);
+    run();
+    disk.write(1, 3, 1024, 512, filled(1, 3), true);  // overlaps the second write only
+    run();
+    disk.flush(1, 4);
+    run();
+    EXPECT_EQ(disk.stable().data.get(0), 1U);
+    EXPECT_EQ(disk.stable().data.get(1), 2U) << "the oldest write came back";
+    EXPECT_EQ(disk.stable().data.get(2), 3U);
+}
+
 TEST_F(DiskTest, ABadSectorFailsReadsUntilItIsWritten) {
     disk.faults().bad_sector = 3;
     const std::uint32_t handle = payloads.take(8);
     disk.read(1, 1, 0, 4096, handle);
     run();
     EXPECT_EQ(client.done.back().second, DiskOutcome::io_error);
-    disk.write(1, 2, 0, 4096, filled(8, 4));
+    disk.write(1, 2, 0, 4096, filled(8, 4), false);
     run();
     disk.read(1, 3, 0, 4096, handle);
     run();
@@ -156,7 +170,7 @@ TEST_F(DiskTest, TornWritesShowPartOfTheSectors) {
     bool torn = false;
     for (Stamp round = 1; round <= 60 && !torn; ++round) {
         disk.attach(1, client);
-        disk.write(1, round, 0, 4096, filled(8, round));
+        disk.write(1, round, 0, 4096, filled(8, round), false);
         run();
         disk.power_cut();
         int mine = 0;

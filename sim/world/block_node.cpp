@@ -30,7 +30,9 @@ constexpr const char* kNoticeCounters[] = {"notice.attached",
                                            "notice.disk_error",
                                            "notice.lease_lapsed",
                                            "notice.lease_resumed",
-                                           "notice.metadata_unknown"};
+                                           "notice.metadata_unknown",
+                                           "notice.over_network",
+                                           "notice.block_repaired"};
 
 }  // namespace
 
@@ -75,6 +77,7 @@ void BlockNode::die() {
     served_epoch_ = 0;
     front_.clear();
     waiting_inputs_.clear();
+    fetches_.clear();
     paused_inputs_.clear();
     for (std::uint32_t handle = 0; handle < owned_.size(); ++handle) {
         if (owned_[handle]) parts_.payloads.release(handle);
@@ -179,7 +182,11 @@ bool BlockNode::carry_out_disk(const replication::Output& output) {
     if (const auto* read = std::get_if<replication::DiskRead>(&output)) {
         disk.read(process_, read->tag, read->offset, read->length, read->payload);
     } else if (const auto* write = std::get_if<replication::DiskWrite>(&output)) {
-        disk.write(process_, write->tag, write->offset, write->length, write->payload);
+        disk.write(process_, write->tag, write->offset, write->length, write->payload, write->stable);
+    } else if (const auto* fetch = std::get_if<replication::DiskFetch>(&output)) {
+        const std::uint32_t payload = take_payload(fetch->length / kSectorBytes);
+        fetches_[fetch->tag] = payload;
+        disk.read(process_, fetch->tag, fetch->offset, fetch->length, payload);
     } else if (const auto* zero = std::get_if<replication::DiskZero>(&output)) {
         disk.zero(process_, zero->tag, zero->offset, zero->length);
     } else if (const auto* flush = std::get_if<replication::DiskFlush>(&output)) {
@@ -205,6 +212,7 @@ void BlockNode::carry_out(const replication::Output& output) {
             stamps.assign(from.begin(), from.end());
         }
         parts_.link.send(node_, send->session, send->message, std::move(stamps));
+        if (send->last_use) release_payload(send->payload);
     } else if (const auto* drop = std::get_if<replication::PeerDrop>(&output)) {
         parts_.trace.note_text(parts_.queue.now(), node_,
                                drop->stay_away ? "engine.sends_away" : "engine.drops_peer", drop->reason);
@@ -249,17 +257,22 @@ void BlockNode::complete_front(const replication::FrontComplete& complete) {
     std::vector<Stamp> read;
     if (slot.payload != replication::kNoPayload) {
         if (slot.request.operation == GuestOperation::read) {
-            const std::span<Stamp> stamps = parts_.payloads.stamps(slot.payload);
+            const bool from_peer = complete.data_from != replication::kNoPayload;
+            const std::span<Stamp> stamps =
+                parts_.payloads.stamps(from_peer ? complete.data_from : slot.payload);
             read.assign(stamps.begin(), stamps.end());
+            if (from_peer) parts_.counters.add("site.read_from_peer");
         }
         release_payload(slot.payload);
     }
+    if (complete.data_from != replication::kNoPayload) release_payload(complete.data_from);
     // a guest that died took its connection along
     if (!parts_.guest.alive() || parts_.guest.node() != node_ || parts_.guest.epoch() != slot.epoch) {
         if (complete.status == IoStatus::ok) parts_.control.answered_nobody(node_, slot.epoch, slot.request);
         return;
     }
-    parts_.guest.completed(complete.tag, complete.status == IoStatus::ok, read);
+    parts_.guest.completed(complete.tag, complete.status == IoStatus::ok, read,
+                           complete.status == IoStatus::io_error);
 }
 
 void BlockNode::front_submit(std::uint64_t epoch, const GuestRequest& request) {
@@ -283,7 +296,15 @@ void BlockNode::front_submit(std::uint64_t epoch, const GuestRequest& request) {
 }
 
 void BlockNode::disk_done(std::uint64_t tag, DiskOutcome outcome) {
-    step(replication::DiskDone{tag, status_of(outcome)});
+    const auto fetch = fetches_.find(tag);
+    if (fetch == fetches_.end()) return step(replication::DiskDone{tag, status_of(outcome)});
+    std::uint32_t payload = fetch->second;
+    fetches_.erase(fetch);
+    if (outcome != DiskOutcome::ok) {
+        release_payload(payload);
+        payload = replication::kNoPayload;
+    }
+    step(replication::FetchDone{tag, status_of(outcome), payload});
 }
 
 void BlockNode::metadata_read_done(std::uint64_t tag, DiskOutcome outcome, std::span<const std::byte> bytes) {
@@ -301,6 +322,7 @@ void BlockNode::peer_up(SessionId session, const PeerIdentity& peer) {
     up.replica = peer.replica;
     up.incarnation = peer.incarnation;
     up.process = peer.process;
+    up.serves_reads = true;
     peer_ = peer;
     input(up);
     parts_.control.peer_session(node_, true, peer_);

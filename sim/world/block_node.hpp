@@ -116,8 +116,9 @@ class BlockNode final : public EventSink, public DiskClient, public PeerClient, 
     std::deque<replication::Input> paused_inputs_;
     replication::Outputs outputs_;
     std::unordered_map<std::uint64_t, FrontSlot> front_;
-    std::vector<bool> owned_;  // payload handles this process holds
-    PeerIdentity peer_;        // of the newest session
+    std::unordered_map<std::uint64_t, std::uint32_t> fetches_;  // disk tag -> buffer
+    std::vector<bool> owned_;                                   // payload handles this process holds
+    PeerIdentity peer_;                                         // of the newest session
     Instant timer_armed_ = Instant::never();
     std::uint64_t timer_life_ = 0;
 };

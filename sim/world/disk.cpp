@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <ranges>
 #include <utility>
 
 #include <fmt/format.h>
@@ -70,8 +71,9 @@ void Disk::read(std::uint64_t process, std::uint64_t tag, std::uint64_t offset, 
 }
 
 void Disk::write(std::uint64_t process, std::uint64_t tag, std::uint64_t offset, std::uint32_t length,
-                 std::uint32_t payload) {
+                 std::uint32_t payload, bool stable) {
     const std::uint32_t index = start(Kind::write, process, tag, offset, length);
+    operations_[index].stable = stable;
     operations_[index].payload = payloads_.ref(payload);
     check_overlap(operations_[index], index);
     schedule(index);
@@ -147,6 +149,7 @@ void Disk::decide_outcome(Operation& operation) {
     if (!fails) return;
     operation.outcome = DiskOutcome::io_error;
     if (!reads || faults_.dead) ++wounds_;
+    if (reads) ++read_errors_;
 }
 
 void Disk::schedule(std::uint32_t index) {
@@ -270,16 +273,24 @@ void Disk::trim_log() {
     }
 }
 
-// A later stable write of the same bytes must not be undone when an older one is flushed.
+// A later stable write of the same bytes must not be undone when an older one is flushed: what it overlaps
+// becomes stable first, and before that what those overlap, or the flush would put the oldest over them.
 void Disk::settle_overlapping(const Change& change) {
-    for (std::size_t i = log_start_; i < log_.size(); ++i) {
-        Change& older = log_[i];
-        const bool apart = older.metadata != change.metadata ||
-                           older.offset + older.length <= change.offset ||
-                           change.offset + change.length <= older.offset;
-        if (older.gone || apart) continue;
-        apply(stable_, older);
-        older.gone = true;
+    std::vector<std::size_t> settled;
+    const auto overlap = [](const Change& a, const Change& b) {
+        return a.metadata == b.metadata && a.offset < b.offset + b.length && b.offset < a.offset + a.length;
+    };
+    for (std::size_t i = log_.size(); i > log_start_; --i) {
+        const Change& older = log_[i - 1];
+        if (older.gone) continue;
+        const bool touched = overlap(older, change) || std::ranges::any_of(settled, [&](std::size_t newer) {
+                                 return overlap(older, log_[newer]);
+                             });
+        if (touched) settled.push_back(i - 1);
+    }
+    for (const std::size_t i : std::views::reverse(settled)) {
+        apply(stable_, log_[i]);
+        log_[i].gone = true;
     }
 }
 
@@ -362,6 +373,7 @@ void Disk::restore(const Image& image) {
     stable_ = image;
     current_ = image;
     wounds_ = 0;
+    read_errors_ = 0;
 }
 
 void Disk::deliver(Operation& operation) {

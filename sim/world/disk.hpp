@@ -58,7 +58,7 @@ class Disk final : public EventSink {
     void read(std::uint64_t process, std::uint64_t tag, std::uint64_t offset, std::uint32_t length,
               std::uint32_t payload);
     void write(std::uint64_t process, std::uint64_t tag, std::uint64_t offset, std::uint32_t length,
-               std::uint32_t payload);
+               std::uint32_t payload, bool stable);
     void zero(std::uint64_t process, std::uint64_t tag, std::uint64_t offset, std::uint64_t length);
     void flush(std::uint64_t process, std::uint64_t tag);
     void hash(std::uint64_t process, std::uint64_t tag, std::uint64_t offset, std::uint32_t length);
@@ -77,6 +77,8 @@ class Disk final : public EventSink {
     // write errors, failed flushes and misdirected writes since the last restore(): such a replica may be
     // lost for good
     std::uint64_t wounds() const { return wounds_; }
+    // anything at all went wrong with it: a wound, or a read that failed
+    bool hurt() const { return wounds_ > 0 || read_errors_ > 0; }
 
     // -- the checkers' side
     const Image& current() const { return current_; }
@@ -149,6 +151,7 @@ class Disk final : public EventSink {
     bool paused_ = false;
     DiskFaults faults_;
     std::uint64_t wounds_ = 0;
+    std::uint64_t read_errors_ = 0;
     std::vector<std::byte> read_buffer_;
 };
 

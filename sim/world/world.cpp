@@ -293,6 +293,21 @@ void World::on_write_acknowledged(WriteNumber number) {
     }
 }
 
+// D15: an error reaches the guest only when every copy that counts has had one, or may have forgotten what
+// the guest was told (a node that rebooted while it held the only one).
+void World::on_io_error(std::uint32_t node, const GuestRequest& request) {
+    counters_.add("site.guest_io_error");
+    for (std::uint32_t n = 0; n < 2; ++n) {
+        const bool counts = control_->in_ack_set(n);
+        const bool only = counts && !control_->in_ack_set(1 - n);
+        if (!counts || disks_[n]->hurt() || (only && n != node && hosts_[n].boots > 1)) continue;
+        on_breach("D15", fmt::format("node{} told the guest of an I/O error (operation {} at {}+{}), but "
+                                     "node{} is in the ack set and nothing is wrong with its disk",
+                                     node + 1, static_cast<int>(request.operation), request.offset,
+                                     request.length, n + 1));
+    }
+}
+
 void World::on_flushed(const std::vector<WriteNumber>& made_stable) {
     for (const WriteNumber number : made_stable) {
         for (std::uint32_t node = 0; node < 2; ++node) {

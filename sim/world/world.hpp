@@ -87,6 +87,7 @@ class World final : public WorldPort, public GuestObserver {
                                   const GuestRequest& request) override;
     void on_write_acknowledged(WriteNumber write) override;
     void on_flushed(const std::vector<WriteNumber>& made_stable) override;
+    void on_io_error(std::uint32_t node, const GuestRequest& request) override;
     void on_breach(const std::string& promise, const std::string& what) override;
 
     void format(std::uint32_t node, bool blank, const ReplicaId& peer);

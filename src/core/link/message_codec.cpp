@@ -320,6 +320,34 @@ void get(Source& in, RecordHintMessage& m) {
     m.revision = in.u64();
 }
 
+void put(Sink& out, const ReadMessage& m) {
+    out.u64(m.request);
+    out.u64(m.epoch);
+    out.u64(m.generation_counter);
+    out.u64(m.offset);
+    out.u32(m.length);
+}
+void get(Source& in, ReadMessage& m) {
+    m.request = in.u64();
+    m.epoch = in.u64();
+    m.generation_counter = in.u64();
+    m.offset = in.u64();
+    m.length = in.u32();
+}
+
+void put(Sink& out, const ReadReplyMessage& m) {
+    out.u64(m.request);
+    out.u32(m.length);
+    out.u8(static_cast<std::uint8_t>(m.status));
+}
+void get(Source& in, ReadReplyMessage& m) {
+    m.request = in.u64();
+    m.length = in.u32();
+    m.status = static_cast<AckStatus>(in.below(4));
+    // data comes with ok only
+    if ((m.status == AckStatus::ok) != (m.length > 0)) in.invalidate();
+}
+
 template <typename Message>
 Result<PeerMessage> decode_as(std::span<const std::byte> body) {
     Source in(body);
@@ -344,9 +372,10 @@ constexpr auto make_decoders(std::index_sequence<Index...>) {
 }  // namespace
 
 // The order of the variant's alternatives is the order of the type numbers, beginning with 1.
-static_assert(std::variant_size_v<PeerMessage> == 16);
+static_assert(std::variant_size_v<PeerMessage> == 18);
 static_assert(std::is_same_v<std::variant_alternative_t<3, PeerMessage>, WriteMessage>);
 static_assert(std::is_same_v<std::variant_alternative_t<15, PeerMessage>, RecordHintMessage>);
+static_assert(std::is_same_v<std::variant_alternative_t<17, PeerMessage>, ReadReplyMessage>);
 
 FrameType frame_type(const PeerMessage& message) {
     return static_cast<FrameType>(message.index() + 1);
@@ -355,6 +384,7 @@ FrameType frame_type(const PeerMessage& message) {
 std::uint32_t payload_bytes(const PeerMessage& message) {
     if (const auto* write = std::get_if<WriteMessage>(&message)) return write->length;
     if (const auto* resync = std::get_if<ResyncWriteMessage>(&message)) return resync->length;
+    if (const auto* reply = std::get_if<ReadReplyMessage>(&message)) return reply->length;
     return 0;
 }
 

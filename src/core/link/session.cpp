@@ -50,6 +50,7 @@ Session::Connection* Session::find(ConnectionId id) {
 
 Hello Session::own_hello() const {
     Hello hello;
+    hello.features_offered = kFeaturesKnown;
     hello.cluster = config_.cluster;
     hello.volume = config_.volume;
     hello.replica = config_.replica;
@@ -112,7 +113,7 @@ std::string Session::refusal(const Hello& hello) const {
                std::to_string(hello.protocol_max) + ", this node " + std::to_string(kProtocolMin) + " to " +
                std::to_string(kProtocolMax) + ": bring both nodes to neighbouring versions";
     }
-    if (hello.features_required != 0)
+    if ((hello.features_required & ~kFeaturesKnown) != 0)
         return "it requires features this version does not have: upgrade this node";
     return {};
 }
@@ -173,8 +174,8 @@ void Session::enter(Instant now, const Hello& hello, SessionOutputs& out) {
     last_progress_ = now;
     problem_.clear();
     INVARIANT(outbox_.empty() && ahead_.empty(), "a session begins with nothing of an earlier one");
-    out.emplace_back(
-        replication::PeerUp{current.id, hello.node, hello.replica, hello.incarnation, hello.process});
+    out.emplace_back(replication::PeerUp{current.id, hello.node, hello.replica, hello.incarnation,
+                                         hello.process, (hello.features_offered & kFeatureReads) != 0});
 }
 
 void Session::leave(bool own_decision, const std::string& reason, ConnectionId keep, SessionOutputs& out) {

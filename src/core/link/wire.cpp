@@ -10,7 +10,7 @@ namespace gemel::link {
 namespace {
 
 bool known_type(std::uint8_t type) {
-    return (type >= 1 && type <= 16) || (type >= 240 && type <= 242);
+    return (type >= 1 && type <= 18) || (type >= 240 && type <= 242);
 }
 
 tl::unexpected<Error> bad(const char* what) {

@@ -30,6 +30,11 @@ inline constexpr std::size_t kMaxAncestorsOnWire = VolumeRecord::kMaxAncestors;
 inline constexpr std::uint16_t kProtocolMin = 1;
 inline constexpr std::uint16_t kProtocolMax = 1;
 
+// Features, one bit each, in Hello::features_offered. Never reuse a bit.
+// bit 0: answers read (17) with read reply (18)
+inline constexpr std::uint64_t kFeatureReads = 1;
+inline constexpr std::uint64_t kFeaturesKnown = kFeatureReads;
+
 // Never reuse a number.
 enum class FrameType : std::uint8_t {
     state = 1,
@@ -48,6 +53,8 @@ enum class FrameType : std::uint8_t {
     join = 14,
     join_ready = 15,
     record_hint = 16,
+    read = 17,
+    read_reply = 18,
     // of the link itself: no sequence number of their own
     hello = 240,
     progress = 241,  // carries only the cumulative acknowledgement, and shows life

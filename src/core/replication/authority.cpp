@@ -97,10 +97,15 @@ void Authority::adopt_generation() {
         core_.metadata.edit([](formats::Superblock& s) { s.join_pending = false; });
         return;
     }
+    // The owner's disk failed: from now on it writes here only, and nothing here knows which blocks. Stable
+    // with the generation, so before the first such write: its return is a full resync (D3).
+    const bool untracked = role_ != Role::primary && other() != nullptr &&
+                           other()->state == ReplicaState::failed && !mutant("network_writes_untracked");
     core_.metadata.edit([&](formats::Superblock& s) {
         s.generation = record().generation;
         s.ancestors = record().ancestors;
         s.join_pending = false;
+        if (untracked) s.tracked_peer = ReplicaId{};
     });
 }
 
@@ -200,11 +205,12 @@ void Authority::demote() {
 
 FreezeReason Authority::frozen() const {
     if (role_ != Role::primary) return FreezeReason::not_primary;
-    if (core_.local_failed()) return FreezeReason::local_failed;
+    if (core_.local_failed() && !over_network()) return FreezeReason::local_failed;
     if (!core_.lease.valid()) return FreezeReason::lease_lapsed;
     if (peer_needed() && !core_.session.mirrored()) {
         return core_.session.up() ? FreezeReason::handshake : FreezeReason::peer_lost;
     }
+    if (over_network()) return FreezeReason::none;
     return current() ? FreezeReason::none : FreezeReason::metadata;
 }
 
@@ -213,7 +219,13 @@ bool Authority::may_acknowledge() const {
 }
 
 bool Authority::may_read() const {
-    return role_ == Role::primary && !core_.local_failed() && core_.lease.valid() && self_in_ack_set();
+    if (role_ != Role::primary || !core_.lease.valid()) return false;
+    return over_network() || (!core_.local_failed() && self_in_ack_set());
+}
+
+bool Authority::over_network() const {
+    if (!core_.local_failed() || !other_in_ack_set() || self() == nullptr) return false;
+    return !self()->in_ack_set || mutant("network_before_failed_committed");
 }
 
 void Authority::check_frozen() {

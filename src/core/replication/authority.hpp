@@ -60,6 +60,9 @@ class Authority {
     FreezeReason frozen() const;
     bool may_acknowledge() const;
     bool may_read() const;
+    // The own disk failed and that is committed, with the peer as the ack set's only member: the guest goes
+    // on through it (K2).
+    bool over_network() const;
     const std::string& problem() const { return problem_; }
 
     Instant next_deadline() const;

@@ -58,6 +58,7 @@ void Core::dispatch(const Input& input) {
                            peer_requests.hash_done(tag_index(d.tag), d);
                        }
                    },
+                   [&](const FetchDone& d) { peer_requests.fetch_done(tag_index(d.tag), d); },
                    [&](const PeerUp& up) { session.peer_up(up); },
                    [&](const PeerDown& down) { session.peer_down(down); },
                    [&](const PeerMessageIn& in) { message_in(in); },
@@ -108,6 +109,8 @@ void Core::message_in(const PeerMessageIn& in) {
                    [&](const ResyncAckMessage& m) { source.chunk_ack(m); },
                    [&](const JoinMessage& m) { target.join_message(m); },
                    [&](const JoinReadyMessage& m) { join.ready_message(m); },
+                   [&](const ReadMessage& m) { peer_requests.read(m); },
+                   [&](const ReadReplyMessage& m) { front.read_reply(m, in.payload); },
                },
                in.message);
 }
@@ -130,9 +133,10 @@ void Core::disk_done(const DiskDone& done) {
             return;
         }
         case TagKind::peer_hash:
+        case TagKind::peer_fetch:
         case TagKind::chunk_hash: break;
     }
-    INVARIANT(false, "a hash is answered by HashDone, and no other tags exist");
+    INVARIANT(false, "a hash is answered by HashDone, a fetch by FetchDone, and no other tags exist");
 }
 
 // What waits for a metadata write waits for ever when it failed: this replica takes no part any more (M2).
@@ -158,6 +162,26 @@ void Core::fail_local(const std::string& what) {
     notice(NoticeKind::disk_error, what + ": this replica is failed until it is replaced or restarted");
     metadata.edit([](formats::Superblock& s) { s.state = ReplicaState::failed; });
     again();
+}
+
+void Core::media_error(std::uint64_t offset, std::uint32_t length) {
+    ++media_errors_;
+    notice(NoticeKind::disk_error, "a block cannot be read (error " + std::to_string(media_errors_) + ")");
+    if (!authority.other_in_ack_set()) return;  // a bad copy is better than none
+    const bool again = std::ranges::any_of(repaired_, [&](const Repaired& r) {
+        return offset < r.offset + r.length && r.offset < offset + length;
+    });
+    if (again) fail_local("a block failed again after it had been rewritten");
+    if (media_errors_ > kMediaErrorsTolerated) fail_local("too many blocks cannot be read");
+}
+
+void Core::block_repaired(std::uint64_t offset, std::uint32_t length) {
+    repaired_[repairs_++ % repaired_.size()] = {offset, length};
+    notice(NoticeKind::block_repaired, "rewritten from the peer's copy");
+}
+
+std::uint64_t Core::write_generation() const {
+    return authority.over_network() ? session.generation_counter() : metadata.wanted().generation.counter;
 }
 
 void Core::hand_out_locks() {
@@ -264,6 +288,7 @@ View Core::view() const {
     v.resync_done_bytes = source.done_bytes();
     v.resync_total_bytes = source.total_bytes();
     v.requests_in_flight = front.in_flight();
+    v.media_errors = media_errors_;
     if (attached()) {
         v.dirty_bytes = bitmap->dirty_blocks() * kBlockBytes;
         v.active_extents = extents->used();

@@ -7,6 +7,7 @@
 // the event that made them true. So no edge can be lost, and each "stable before" is one visible comparison.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <optional>
 #include <string>
@@ -61,6 +62,12 @@ class Core {
     // This disk failed: it is never used again by this process (F3, F4, M2, K2).
     void fail_local(const std::string& what);
     bool local_failed() const { return local_failed_; }
+    // A read of the guest failed here. Blocks that fail again after they were rewritten, or too many of them,
+    // and the disk is given up, if the peer's is current (K1).
+    void media_error(std::uint64_t offset, std::uint32_t length);
+    void block_repaired(std::uint64_t offset, std::uint32_t length);
+    // Peer requests are sent under the generation both sides agreed on: a failed superblock stays behind.
+    std::uint64_t write_generation() const;
     bool attached() const { return attach.done(); }
 
     const EngineConfig config;
@@ -94,11 +101,19 @@ class Core {
     void idle_work();
     ReplicaState local_state() const;
 
+    static constexpr std::uint32_t kMediaErrorsTolerated = 64;
+    struct Repaired {
+        std::uint64_t offset = 0;
+        std::uint64_t length = 0;
+    };
     Outputs* out_ = nullptr;
     std::vector<std::uint64_t> granted_;
     std::vector<std::uint64_t> granted_now_;
     bool again_ = false;
     bool local_failed_ = false;
+    std::uint32_t media_errors_ = 0;
+    std::uint32_t repairs_ = 0;
+    std::array<Repaired, 16> repaired_{};  // the newest ones
     Instant idle_at_ = Instant::never();
 };
 

@@ -7,7 +7,10 @@
 namespace gemel::replication {
 
 void FlushRounds::pump() {
-    if (running_ || !wanted_ || core_.local_failed() || !core_.attached()) return;
+    const bool over_network = core_.authority.over_network();
+    // the own part of a round that failed, or never will end: it does not count any more
+    if (running_ && !local_done_ && over_network) local_flushed();
+    if (running_ || !wanted_ || !core_.attached() || (core_.local_failed() && !over_network)) return;
     // While the peer is missing and still counted, nothing can become stable "on both": wait for it or its
     // leave.
     if (core_.authority.peer_needed() && !core_.session.mirrored()) return;
@@ -17,10 +20,10 @@ void FlushRounds::pump() {
 void FlushRounds::start() {
     wanted_ = false;
     running_ = true;
-    local_done_ = false;
+    local_done_ = core_.authority.over_network();
     peer_done_ = !core_.session.mirrored() || mutant("flush_ignores_peer");
     ++next_;
-    core_.local_flush.for_round();
+    if (!local_done_) core_.local_flush.for_round();
     if (!peer_done_) ask_peer();
     core_.again();
 }
@@ -29,7 +32,7 @@ void FlushRounds::ask_peer() {
     FlushMessage flush;
     flush.request = kRequestBit | (next_ - 1);
     flush.epoch = core_.authority.role() == Role::primary ? core_.lease.epoch() : 0;
-    flush.generation_counter = core_.metadata.wanted().generation.counter;
+    flush.generation_counter = core_.write_generation();
     core_.emit(PeerSend{core_.session.id(), flush});
 }
 

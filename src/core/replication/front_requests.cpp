@@ -18,13 +18,19 @@ bool is_write(FrontOperation operation) {
 // What a slot's state may become; anything else is a bug.
 bool legal(FrontState from, FrontState to) {
     switch (from) {
-        case FrontState::locking: return to == FrontState::gated || to == FrontState::settling;
-        case FrontState::gated: return to == FrontState::making_room || to == FrontState::reading;
+        case FrontState::locking:
+            return to == FrontState::gated || to == FrontState::settling || to == FrontState::fetching;
+        case FrontState::gated:
+            return to == FrontState::making_room || to == FrontState::reading || to == FrontState::fetching;
         case FrontState::making_room: return to == FrontState::intent || to == FrontState::applying;
         case FrontState::intent: return to == FrontState::applying;
         case FrontState::applying:
             return to == FrontState::gated || to == FrontState::settling || to == FrontState::answering;
         case FrontState::reading:
+            return to == FrontState::answering || to == FrontState::locking || to == FrontState::gated ||
+                   to == FrontState::fetching;
+        case FrontState::fetching: return to == FrontState::repairing || to == FrontState::answering;
+        case FrontState::repairing:
         case FrontState::settling: return to == FrontState::answering;
         case FrontState::answering: return false;
     }
@@ -85,9 +91,11 @@ void FrontRequests::submit(const FrontRequest& request) {
 void FrontRequests::lock_granted(std::uint32_t index) {
     if (slots_.at(index).status == IoStatus::refused) {
         complete(index, IoStatus::refused);
-        return;
+    } else if (slots_.at(index).repair) {
+        fetch(index);
+    } else {
+        gate(index);
     }
-    gate(index);
 }
 
 // Nothing is submitted while frozen; strictly in order, so that a thaw does not reorder. Reads have a queue
@@ -107,9 +115,87 @@ void FrontRequests::open_gate() {
 }
 
 void FrontRequests::submit_read(std::uint32_t index) {
+    if (core_.authority.over_network()) {
+        fetch(index);
+        return;
+    }
     move(index, FrontState::reading);
     const FrontRequest& r = slots_.at(index).request;
     core_.emit(DiskRead{make_tag(TagKind::front, index), r.offset, r.length, r.payload});
+}
+
+// A medium's error is not the guest's as long as the peer's copy is current (D15, K1). The range is locked
+// anew, alone: what is rewritten must be the newest data, and no two may rewrite it.
+void FrontRequests::read_failed(std::uint32_t index) {
+    FrontSlot& slot = slots_.at(index);
+    const FrontRequest& r = slot.request;
+    core_.media_error(r.offset, r.length);
+    if (core_.authority.over_network()) {
+        fetch(index);
+    } else if (!core_.authority.peer_needed()) {
+        slot.status = IoStatus::io_error;
+        answer(index);
+    } else if (core_.local_failed()) {
+        gate(index);  // until that is committed
+    } else if (mutant("repair_without_lock")) {
+        slot.repair = true;
+        fetch(index);
+    } else {
+        slot.repair = true;
+        move(index, FrontState::locking);
+        core_.release_lock(slot.lock);
+        slot.lock =
+            core_.locks.acquire(r.offset, r.offset + r.length, false, lock_owner(LockOwner::front, index));
+        if (core_.locks.granted(slot.lock)) fetch(index);
+    }
+}
+
+// Without a session in which the peer is UpToDate it waits: for the session, or for the peer to leave.
+void FrontRequests::fetch(std::uint32_t index) {
+    FrontSlot& slot = slots_.at(index);
+    if (slot.state != FrontState::fetching) move(index, FrontState::fetching);
+    const FrontRequest& r = slot.request;
+    const bool dumb = core_.session.mirrored() && !core_.session.serves_reads() &&
+                      !core_.authority.over_network() && !core_.source.active();
+    if (!core_.authority.peer_needed() || dumb) {
+        slot.status = IoStatus::io_error;
+        answer(index);
+        return;
+    }
+    fetches_wait_ = true;
+    if (!core_.session.serves_reads()) return;
+    core_.emit(PeerSend{core_.session.id(), ReadMessage{wire_number(index), r.epoch, core_.write_generation(),
+                                                        r.offset, r.length}});
+}
+
+void FrontRequests::read_reply(const ReadReplyMessage& reply, PayloadHandle payload) {
+    const auto index = static_cast<std::uint32_t>(reply.request & 0xffffffffU);
+    const bool waits = slots_.taken(index) && wire_number(index) == reply.request &&
+                       slots_.at(index).state == FrontState::fetching;
+    const bool refused =
+        reply.status == AckStatus::refused_epoch || reply.status == AckStatus::refused_generation;
+    const bool fits = waits && payload != kNoPayload && reply.length == slots_.at(index).request.length;
+    if (!fits && payload != kNoPayload) core_.emit(ReleasePayload{payload});
+    if (!waits) return;  // its guest is gone
+    FrontSlot& slot = slots_.at(index);
+    if (refused) {
+        core_.session.peer_refused(reply.status);
+    } else if (reply.status == AckStatus::io_error) {
+        core_.notice(NoticeKind::disk_error, "a block can be read on neither replica");
+        slot.status = IoStatus::io_error;
+        answer(index);
+    } else if (!fits) {
+        core_.session.drop("a read was answered with another length");
+    } else {
+        slot.fetched = payload;
+        if (slot.repair && !core_.local_failed()) {
+            move(index, FrontState::repairing);
+            core_.emit(DiskWrite{make_tag(TagKind::front, index), slot.request.offset, slot.request.length,
+                                 payload});
+        } else {
+            answer(index);
+        }
+    }
 }
 
 void FrontRequests::make_room(std::uint32_t index) {
@@ -117,6 +203,10 @@ void FrontRequests::make_room(std::uint32_t index) {
     FrontSlot& slot = slots_.at(index);
     const std::uint64_t end = slot.request.offset + slot.request.length;
     slot.piece_length = std::min(kPieceBytes, end - slot.piece_at);
+    if (core_.authority.over_network()) {
+        submit_piece(index);
+        return;
+    }
     if (making_room_.empty() &&
         core_.extents->enter(slot.piece_at, slot.piece_length, core_.rounds.settled())) {
         entered(index);
@@ -128,6 +218,7 @@ void FrontRequests::make_room(std::uint32_t index) {
 
 void FrontRequests::entered(std::uint32_t index) {
     FrontSlot& slot = slots_.at(index);
+    slot.in_log = true;
     slot.waits_for = core_.extents->entered_transaction();
     if (slot.waits_for == 0 || mutant("intent_before_data")) {
         submit_piece(index);
@@ -160,7 +251,14 @@ void FrontRequests::submit_piece(std::uint32_t index) {
     move(index, FrontState::applying);
     FrontSlot& slot = slots_.at(index);
     slot.local_done = slot.peer_done = false;
+    slot.made_stable = slot.request.operation == FrontOperation::write && wants_stable(slot);
     slot.mirrored = core_.session.mirrored();
+    if (core_.authority.over_network()) {  // sent now, or when the peer is back: it is never without
+        slot.local_done = true;
+        if (slot.mirrored) send_to_peer(index);
+        slot.mirrored = true;
+        return;
+    }
     if (slot.mirrored) {
         core_.extents->touch(slot.piece_at, slot.piece_length);
         send_to_peer(index);
@@ -184,10 +282,10 @@ std::uint64_t FrontRequests::wire_number(std::uint32_t index) {
 
 void FrontRequests::send_to_peer(std::uint32_t index) {
     const FrontSlot& slot = slots_.at(index);
-    const std::uint64_t generation = core_.metadata.wanted().generation.counter;
+    const std::uint64_t generation = core_.write_generation();
     if (slot.request.operation == FrontOperation::write) {
         const WriteMessage message{wire_number(index),  slot.request.epoch,  generation,
-                                   slot.request.offset, slot.request.length, false};
+                                   slot.request.offset, slot.request.length, slot.made_stable};
         core_.emit(PeerSend{core_.session.id(), message, slot.request.payload});
     } else {
         const ZeroMessage message{wire_number(index),
@@ -196,7 +294,7 @@ void FrontRequests::send_to_peer(std::uint32_t index) {
                                   slot.piece_at,
                                   slot.piece_length,
                                   slot.request.operation == FrontOperation::discard,
-                                  false};
+                                  false};  // zeroing is made stable by the next round
         core_.emit(PeerSend{core_.session.id(), message, kNoPayload});
     }
 }
@@ -205,7 +303,8 @@ void FrontRequests::write_locally(std::uint32_t index) {
     const FrontSlot& slot = slots_.at(index);
     const DiskTag tag = make_tag(TagKind::front, index);
     if (slot.request.operation == FrontOperation::write) {
-        core_.emit(DiskWrite{tag, slot.request.offset, slot.request.length, slot.request.payload});
+        core_.emit(
+            DiskWrite{tag, slot.request.offset, slot.request.length, slot.request.payload, slot.made_stable});
     } else {
         core_.emit(DiskZero{tag, slot.piece_at, slot.piece_length,
                             slot.request.operation == FrontOperation::discard});
@@ -214,10 +313,16 @@ void FrontRequests::write_locally(std::uint32_t index) {
 
 void FrontRequests::disk_done(std::uint32_t index, IoStatus status) {
     FrontSlot& slot = slots_.at(index);
-    if (slot.state == FrontState::reading) {
-        if (slot.status == IoStatus::ok) slot.status = status;
+    if (slot.state == FrontState::repairing) {
+        if (status == IoStatus::ok) core_.block_repaired(slot.request.offset, slot.request.length);
+        if (status != IoStatus::ok && core_.authority.peer_needed())
+            core_.fail_local("a block could not be rewritten");
+    }
+    if (slot.state == FrontState::reading || slot.state == FrontState::repairing) {
         if (slot.status == IoStatus::refused) {
             complete(index, IoStatus::refused);
+        } else if (status != IoStatus::ok && slot.state == FrontState::reading) {
+            read_failed(index);
         } else {
             answer(index);
         }
@@ -233,7 +338,7 @@ void FrontRequests::disk_done(std::uint32_t index, IoStatus status) {
 // told nothing until that is committed (K2).
 void FrontRequests::local_error(std::uint32_t index, IoStatus status) {
     FrontSlot& slot = slots_.at(index);
-    if (core_.authority.peer_needed()) {
+    if (core_.authority.peer_needed() || core_.local_failed()) {
         core_.fail_local(status == IoStatus::out_of_space ? "no space for a write" : "write failed");
         return;
     }
@@ -262,9 +367,10 @@ void FrontRequests::peer_ack(const AckMessage& ack) {
 void FrontRequests::piece_may_have_ended(std::uint32_t index) {
     FrontSlot& slot = slots_.at(index);
     if (!slot.local_done || !slot.peer_done) return;
-    if (core_.local_failed())
+    if (core_.local_failed() && !core_.authority.over_network())
         return;  // it waits for the commit that takes this replica out, or for the demotion
-    core_.extents->leave(slot.piece_at, slot.piece_length, core_.rounds.next());
+    leave_log(slot);
+    unsettled_ = core_.rounds.next();
     slot.piece_at += slot.piece_length;
     slot.piece_length = 0;
     if (slot.status == IoStatus::refused) {
@@ -276,10 +382,13 @@ void FrontRequests::piece_may_have_ended(std::uint32_t index) {
     }
 }
 
+bool FrontRequests::wants_stable(const FrontSlot& slot) const {
+    return slot.request.fua || core_.authority.record().ack_mode == AckMode::stable;
+}
+
 void FrontRequests::finish_write(std::uint32_t index) {
     FrontSlot& slot = slots_.at(index);
-    const bool stable = slot.request.fua || core_.authority.record().ack_mode == AckMode::stable;
-    if (!stable || slot.status != IoStatus::ok) {
+    if (!wants_stable(slot) || slot.made_stable || slot.status != IoStatus::ok) {
         answer(index);
         return;
     }
@@ -314,7 +423,11 @@ void FrontRequests::complete(std::uint32_t index, IoStatus status) {
         write_latency_ = write_latency_ == Duration{} ? took : (write_latency_ * 7 + took) / 8;
         last_write_ = core_.now;
     }
-    core_.emit(FrontComplete{slot.request.tag, status});
+    if (status != IoStatus::ok && slot.fetched != kNoPayload) {
+        core_.emit(ReleasePayload{slot.fetched});
+        slot.fetched = kNoPayload;
+    }
+    core_.emit(FrontComplete{slot.request.tag, status, slot.fetched});
     if (slot.lock != IntervalLock::kNone) core_.release_lock(slot.lock);
     slots_.release(index);
 }
@@ -322,21 +435,24 @@ void FrontRequests::complete(std::uint32_t index, IoStatus status) {
 // Own disk failed and nobody else is current: waiting would help nobody, the guest is told (D15). What still
 // has a disk operation in flight is told when that ends.
 void FrontRequests::fail_all() {
-    core_.session.drop("own disk failed", true);
+    core_.session.drop("no current replica can be reached any more", true);
     const auto everyone = [](std::uint32_t) { return true; };
     const auto nothing = [](std::uint32_t) {};
     for (auto* queue : {&gated_, &gated_reads_, &making_room_, &intent_, &settling_, &answering_})
         queue->take_if(everyone, nothing);
     slots_.for_each([&](std::uint32_t i, FrontSlot& slot) {
-        const bool on_disk =
-            slot.state == FrontState::reading || (slot.state == FrontState::applying && !slot.local_done);
+        const bool on_disk = slot.state == FrontState::reading || slot.state == FrontState::repairing ||
+                             (slot.state == FrontState::applying && !slot.local_done);
         if (slot.state == FrontState::locking || on_disk) return;
         complete(i, IoStatus::io_error);
     });
 }
 
 void FrontRequests::pump() {
-    if (core_.local_failed() && !core_.authority.peer_needed() && slots_.used() > 0) fail_all();
+    const bool hopeless = core_.local_failed() && (!core_.authority.peer_needed() || only_copy_failed_);
+    if (hopeless && slots_.used() > 0) fail_all();
+    if (!over_network_ && core_.authority.over_network()) go_over_network();
+    if (fetches_wait_ && !core_.authority.peer_needed()) ask_again();
     open_gate();
     if (!core_.local_failed()) find_room();
     if (answering_.empty()) return;
@@ -347,10 +463,50 @@ void FrontRequests::pump() {
     answering_.take_if(open, [&](std::uint32_t i) { complete(i, slots_.at(i).status); });
 }
 
+// Own disk failed, committed: what waited for it goes to the peer, or has ended there already (K2).
+void FrontRequests::go_over_network() {
+    over_network_ = true;
+    core_.notice(NoticeKind::over_network, "the guest is served from the peer's replica");
+    const auto everyone = [](std::uint32_t) { return true; };
+    const auto submit = [this](std::uint32_t i) { submit_piece(i); };
+    making_room_.take_if(everyone, submit);
+    intent_.take_if(everyone, submit);
+    slots_.for_each([&](std::uint32_t i, FrontSlot& slot) {
+        if (slot.state == FrontState::applying) piece_may_have_ended(i);
+    });
+}
+
+void FrontRequests::only_copy_rebooted() {
+    const RoundId settled = core_.rounds.settled();
+    if (unsettled_ <= settled && core_.extents->all_settled(settled)) return;
+    only_copy_failed_ = true;
+    core_.notice(NoticeKind::disk_error,
+                 "the node of the only current replica restarted and may have lost what was not flushed: the "
+                 "guest's disk has failed");
+}
+
+// Nobody else has the blocks that are waited for any more, or somebody has them now.
+void FrontRequests::ask_again() {
+    fetches_wait_ = false;
+    slots_.for_each([&](std::uint32_t i, FrontSlot& slot) {
+        if (slot.state == FrontState::fetching) fetch(i);
+    });
+}
+
+void FrontRequests::peer_joined() {
+    ask_again();
+}
+
+void FrontRequests::leave_log(FrontSlot& slot) {
+    if (slot.in_log) core_.extents->leave(slot.piece_at, slot.piece_length, core_.rounds.next());
+    slot.in_log = false;
+}
+
 void FrontRequests::peer_resumed() {
     slots_.for_each([&](std::uint32_t i, FrontSlot& slot) {
         if (slot.state == FrontState::applying && slot.mirrored && !slot.peer_done) send_to_peer(i);
     });
+    ask_again();
 }
 
 void FrontRequests::peer_gone() {
@@ -366,7 +522,8 @@ void FrontRequests::peer_gone() {
 // The buffer of a request without a disk operation in flight can be given back at once.
 void FrontRequests::refuse_if_idle(std::uint32_t index) {
     FrontSlot& slot = slots_.at(index);
-    if (slot.state == FrontState::reading || slot.state == FrontState::locking) {
+    if (slot.state == FrontState::reading || slot.state == FrontState::repairing ||
+        slot.state == FrontState::locking) {
         slot.status = IoStatus::refused;
         return;
     }
@@ -378,10 +535,8 @@ void FrontRequests::refuse_if_idle(std::uint32_t index) {
             slot.peer_done = true;
         }
         if (!slot.local_done) return;
-        core_.extents->leave(slot.piece_at, slot.piece_length, core_.rounds.next());
-    } else if (slot.state == FrontState::intent) {
-        core_.extents->leave(slot.piece_at, slot.piece_length, core_.rounds.next());
     }
+    leave_log(slot);
     complete(index, IoStatus::refused);
 }
 
@@ -390,6 +545,7 @@ void FrontRequests::demoted() {
     const auto nothing = [](std::uint32_t) {};
     for (auto* queue : {&gated_, &gated_reads_, &making_room_, &intent_, &settling_, &answering_})
         queue->take_if(everyone, nothing);
+    only_copy_failed_ = false;
     bool sent = false;
     slots_.for_each([&](std::uint32_t i, FrontSlot& slot) {
         sent = sent || (slot.state == FrontState::applying && slot.mirrored && !slot.peer_done);

@@ -6,6 +6,9 @@
 //                                                                        +-> settling (FUA, stable) ->
 //                                                                        answering
 //   read          locking -> gated -> reading -> answering
+//                 reading -failed-> locking (exclusive) -> fetching (from the peer) -> repairing -> answering
+//   own disk gone (Authority::over_network()): write, zero without room and intent; read gated -> fetching
+//                 -> answering
 //   flush         settling -> answering
 //
 // locking: waits for overlapping requests. gated and answering: waits while frozen. Every request holds its
@@ -31,6 +34,8 @@ enum class FrontState : std::uint8_t {
     intent,
     applying,
     reading,
+    fetching,   // asked of the peer, or waiting for it
+    repairing,  // what came is being written over what could not be read
     settling,
     answering
 };
@@ -45,9 +50,13 @@ struct FrontSlot {
     std::uint64_t piece_length = 0;
     Transaction waits_for = 0;
     RoundId settles_with = 0;
-    bool mirrored = false;    // this piece went to the peer
-    bool local_done = false;  // its disk operation ended
-    bool peer_done = false;   // acknowledged, or the peer does not count
+    bool mirrored = false;     // this piece went to the peer
+    bool local_done = false;   // its disk operation ended
+    bool peer_done = false;    // acknowledged, or the peer does not count
+    bool in_log = false;       // this piece's extents are entered
+    bool repair = false;       // a read that failed here: holds its range alone from then on
+    bool made_stable = false;  // what it was sent with: every answer means stable, no round is needed
+    PayloadHandle fetched = kNoPayload;  // the peer's data
     IoStatus status = IoStatus::ok;
     Instant started;
 };
@@ -63,6 +72,7 @@ class FrontRequests {
     void lock_granted(std::uint32_t slot);
     void disk_done(std::uint32_t slot, IoStatus status);
     void peer_ack(const AckMessage& ack);
+    void read_reply(const ReadReplyMessage& reply, PayloadHandle payload);
 
     // -- what other phases report
     void pump();
@@ -70,7 +80,12 @@ class FrontRequests {
     void round_ended(RoundId round);
     void peer_resumed();  // send again what the same peer process may not have got
     void peer_gone();     // it does not count any more: what it has not acknowledged is a tracked difference
-    void demoted();       // the lease is somebody else's: answer `refused`
+    void peer_joined();   // it is UpToDate: what could not be read here is asked of it
+    // Served over the network: the node with the only copy rebooted and may have forgotten what was answered
+    // and not flushed; or that copy failed. The guest is told (io_error) until this epoch ends.
+    void only_copy_rebooted();
+    void only_copy_failed() { only_copy_failed_ = true; }
+    void demoted();  // the lease is somebody else's: answer `refused`
 
     std::uint32_t in_flight() const { return static_cast<std::uint32_t>(slots_.used()); }
     // tells how long guest writes take, for the resync's throttle; zero: none lately
@@ -86,6 +101,12 @@ class FrontRequests {
     void find_room();
     void submit_piece(std::uint32_t index);
     void submit_read(std::uint32_t index);
+    void read_failed(std::uint32_t index);
+    void fetch(std::uint32_t index);
+    void go_over_network();
+    void ask_again();
+    void leave_log(FrontSlot& slot);
+    bool wants_stable(const FrontSlot& slot) const;
     void send_to_peer(std::uint32_t index);
     void write_locally(std::uint32_t index);
     void piece_may_have_ended(std::uint32_t index);
@@ -109,6 +130,10 @@ class FrontRequests {
     std::uint32_t next_serial_ = 1;
     Duration write_latency_{};
     Instant last_write_{};
+    bool over_network_ = false;
+    bool only_copy_failed_ = false;
+    bool fetches_wait_ = false;  // some request is in state fetching
+    RoundId unsettled_ = 0;      // over the network: the round that covers the newest write that ended
 };
 
 }  // namespace gemel::replication

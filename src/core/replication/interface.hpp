@@ -103,15 +103,22 @@ struct HashDone {
     std::uint64_t hash_high = 0;
     std::uint64_t hash_low = 0;
 };
+// A range the engine asked for with DiskFetch. payload: with ok only; owned by the engine from then on.
+struct FetchDone {
+    DiskTag tag = 0;
+    IoStatus status = IoStatus::ok;
+    PayloadHandle payload = kNoPayload;
+};
 
 // The link to the peer's engine is up: a pair of process lives. Messages of an earlier session never arrive
 // after this.
 struct PeerUp {
     SessionId session;  // same on both sides
     std::string node;
-    ReplicaId replica;        // what the peer's hello claimed
-    Incarnation incarnation;  // host boot + nonce
-    SessionId process;        // peer's blockd process life
+    ReplicaId replica;          // what the peer's hello claimed
+    Incarnation incarnation;    // host boot + nonce
+    SessionId process;          // peer's blockd process life
+    bool serves_reads = false;  // it knows ReadMessage (feature of its hello)
 };
 struct PeerDown {
     SessionId session;
@@ -150,8 +157,9 @@ struct PeerProvenDown {
 };
 struct Tick {};
 
-using Input = std::variant<FrontRequest, DiskDone, MetadataRead, HashDone, PeerUp, PeerDown, PeerMessageIn,
-                           CommittedRecordIn, StoreRenewal, ProposalDone, RefuseEpoch, PeerProvenDown, Tick>;
+using Input =
+    std::variant<FrontRequest, DiskDone, MetadataRead, HashDone, FetchDone, PeerUp, PeerDown, PeerMessageIn,
+                 CommittedRecordIn, StoreRenewal, ProposalDone, RefuseEpoch, PeerProvenDown, Tick>;
 
 // ---- outputs
 // -----------------------------------------------------------------------------------------------------------
@@ -169,6 +177,13 @@ struct DiskWrite {
     std::uint64_t offset = 0;
     std::uint32_t length = 0;
     PayloadHandle payload = kNoPayload;
+    bool stable = false;  // the completion means "survives power loss"
+};
+// Data area, into a buffer that the driver finds (waiting for one if it must); answered by FetchDone.
+struct DiskFetch {
+    DiskTag tag = 0;
+    std::uint64_t offset = 0;
+    std::uint32_t length = 0;
 };
 struct DiskZero {  // data area; reads of the range return zero afterwards; may deallocate when `unmap`
     DiskTag tag = 0;
@@ -203,6 +218,7 @@ struct PeerSend {
     SessionId session;
     PeerMessage message;
     PayloadHandle payload = kNoPayload;  // stays valid until ReleasePayload
+    bool last_use = false;               // the driver lets go of it itself: there will be no ReleasePayload
 };
 struct PeerDrop {  // close the session; reason for the log and for the peer
     SessionId session;
@@ -210,9 +226,12 @@ struct PeerDrop {  // close the session; reason for the log and for the peer
     bool stay_away = false;  // standalone: do not reconnect until the committed record changes
 };
 
+// data_from: what was read came from the peer and lies there; the driver copies it into the request's own
+// buffer and lets go of it.
 struct FrontComplete {
     FrontTag tag = 0;
     IoStatus status = IoStatus::ok;
+    PayloadHandle data_from = kNoPayload;
 };
 // The front end of `epoch` may be opened (socket <volume>-<epoch>-<secret>) or must be closed. Closing fails
 // what is still queued only when the epoch is over for good; a lapsed lease freezes and keeps the socket.
@@ -272,15 +291,17 @@ enum class NoticeKind : std::uint8_t {
     lease_lapsed,
     lease_resumed,
     metadata_unknown,
+    over_network,  // own disk failed and that is committed: the guest is served from the peer's
+    block_repaired,
 };
 struct Notice {
     NoticeKind kind = NoticeKind::attached;
     std::string text;
 };
 
-using Output = std::variant<DiskRead, DiskWrite, DiskZero, DiskFlush, DiskHash, ReadMetadata, WriteMetadata,
-                            PeerSend, PeerDrop, FrontComplete, ServeFront, StopFront, ReleasePayload, Propose,
-                            NeedRecord, EpochRefused, LeaseExtended, Notice>;
+using Output = std::variant<DiskRead, DiskWrite, DiskZero, DiskFlush, DiskHash, DiskFetch, ReadMetadata,
+                            WriteMetadata, PeerSend, PeerDrop, FrontComplete, ServeFront, StopFront,
+                            ReleasePayload, Propose, NeedRecord, EpochRefused, LeaseExtended, Notice>;
 using Outputs = std::vector<Output>;  // reused by the driver: cleared, never shrunk
 
 // ---- view and configuration
@@ -304,7 +325,8 @@ struct View {
     std::uint64_t resync_total_bytes = 0;
     std::uint32_t active_extents = 0;
     std::uint32_t requests_in_flight = 0;
-    std::string problem;  // empty, or why it is standalone / refused
+    std::uint32_t media_errors = 0;  // reads that failed here, since the process began
+    std::string problem;             // empty, or why it is standalone / refused
 };
 
 inline constexpr std::uint32_t kBlockBytes = 4096;       // one dirty bit

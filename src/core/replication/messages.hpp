@@ -130,9 +130,25 @@ struct RecordHintMessage {
     std::uint64_t revision = 0;
 };
 
+// Of the Primary whose own disk cannot read (or is gone), to a replica that is UpToDate. Epoch and generation
+// are checked as for a write. The reply's payload: length bytes when ok, none otherwise.
+struct ReadMessage {
+    std::uint64_t request = 0;
+    std::uint64_t epoch = 0;
+    std::uint64_t generation_counter = 0;
+    std::uint64_t offset = 0;
+    std::uint32_t length = 0;
+};
+struct ReadReplyMessage {
+    std::uint64_t request = 0;
+    std::uint32_t length = 0;
+    AckStatus status = AckStatus::ok;
+};
+
 using PeerMessage =
     std::variant<StateMessage, VerdictMessage, BitmapMessage, WriteMessage, ZeroMessage, FlushMessage,
                  AckMessage, HeartbeatMessage, HeartbeatAckMessage, ResyncReadyMessage, ResyncWriteMessage,
-                 ResyncCompareMessage, ResyncAckMessage, JoinMessage, JoinReadyMessage, RecordHintMessage>;
+                 ResyncCompareMessage, ResyncAckMessage, JoinMessage, JoinReadyMessage, RecordHintMessage,
+                 ReadMessage, ReadReplyMessage>;
 
 }  // namespace gemel::replication

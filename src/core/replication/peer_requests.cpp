@@ -143,6 +143,28 @@ void PeerRequests::compare(const ResyncCompareMessage& message) {
     start(index);
 }
 
+// Of the owner whose disk cannot read, or is gone. The same checks as for a write: an owner of an older epoch
+// must not see what a newer one is writing (D13).
+void PeerRequests::read(const ReadMessage& message) {
+    if (!inside(message.offset, message.length) || message.length > kMaxRequestBytes ||
+        !core_.session.may_serve_reads()) {
+        core_.session.drop("a read outside the volume, or of a replica that is not UpToDate");
+        return;
+    }
+    const AckStatus status = check(message.epoch, message.generation_counter);
+    if (status != AckStatus::ok) {
+        core_.emit(PeerSend{core_.session.id(), ReadReplyMessage{message.request, 0, status}});
+        return;
+    }
+    std::uint32_t index = 0;
+    PeerSlot* slot = take(PeerRequestKind::read, message.request, kNoPayload, index);
+    if (slot == nullptr) return;
+    slot->epoch = message.epoch;
+    slot->offset = message.offset;
+    slot->length = message.length;
+    admit(index);
+}
+
 // A higher epoch than ever seen here is stored stably before anything of it is answered (D13).
 void PeerRequests::admit(std::uint32_t index) {
     const std::uint64_t epoch = slots_.at(index).epoch;
@@ -169,7 +191,7 @@ void PeerRequests::start(std::uint32_t index) {
         return;
     }
     slot.state = PeerRequestState::locking;
-    const bool shared = slot.kind == PeerRequestKind::compare;
+    const bool shared = slot.kind == PeerRequestKind::compare || slot.kind == PeerRequestKind::read;
     slot.lock = core_.locks.acquire(slot.offset, slot.offset + slot.length, shared,
                                     lock_owner(LockOwner::peer, index));
     if (core_.locks.granted(slot.lock)) lock_granted(index);
@@ -189,10 +211,15 @@ void PeerRequests::lock_granted(std::uint32_t index) {
         slot.state = PeerRequestState::hashing;
         core_.emit(DiskHash{make_tag(TagKind::peer_hash, index), slot.offset,
                             static_cast<std::uint32_t>(slot.length)});
+    } else if (slot.kind == PeerRequestKind::read) {
+        slot.state = PeerRequestState::reading;
+        core_.emit(DiskFetch{make_tag(TagKind::peer_fetch, index), slot.offset,
+                             static_cast<std::uint32_t>(slot.length)});
     } else if (slot.kind == PeerRequestKind::zero) {
         core_.emit(DiskZero{tag, slot.offset, slot.length, slot.unmap});
     } else {
-        core_.emit(DiskWrite{tag, slot.offset, static_cast<std::uint32_t>(slot.length), slot.payload});
+        core_.emit(DiskWrite{tag, slot.offset, static_cast<std::uint32_t>(slot.length), slot.payload,
+                             slot.kind == PeerRequestKind::write && slot.stable});
     }
 }
 
@@ -204,7 +231,7 @@ void PeerRequests::disk_done(std::uint32_t index, IoStatus status) {
         core_.fail_local("write for the peer failed");
         return;
     }
-    if (slot.kind == PeerRequestKind::resync_write || slot.stable) {
+    if (slot.kind == PeerRequestKind::resync_write || (slot.kind == PeerRequestKind::zero && slot.stable)) {
         want_stable(index);
     } else {
         answer(index, AckStatus::ok);
@@ -223,6 +250,15 @@ void PeerRequests::hash_done(std::uint32_t index, const HashDone& done) {
     } else {
         answer(index, AckStatus::ok, false);
     }
+}
+
+void PeerRequests::fetch_done(std::uint32_t index, const FetchDone& done) {
+    PeerSlot& slot = slots_.at(index);
+    INVARIANT(slot.state == PeerRequestState::reading, "a peer's read ends once");
+    slot.payload = done.payload;
+    if (done.status != IoStatus::ok)
+        core_.notice(NoticeKind::disk_error, "a block that the peer asked for cannot be read here either");
+    answer(index, done.status == IoStatus::ok ? AckStatus::ok : AckStatus::io_error);
 }
 
 void PeerRequests::want_stable(std::uint32_t index) {
@@ -245,7 +281,12 @@ void PeerRequests::answer(std::uint32_t index, AckStatus status, bool same) {
     if (slot.session == core_.session.id() && core_.session.connected()) {
         const bool chunk =
             slot.kind == PeerRequestKind::resync_write || slot.kind == PeerRequestKind::compare;
-        if (chunk) {
+        if (slot.kind == PeerRequestKind::read) {
+            const auto length = status == AckStatus::ok ? static_cast<std::uint32_t>(slot.length) : 0;
+            core_.emit(PeerSend{slot.session, ReadReplyMessage{slot.request, length, status}, slot.payload,
+                                slot.payload != kNoPayload});
+            slot.payload = kNoPayload;
+        } else if (chunk) {
             const bool equal = slot.kind == PeerRequestKind::compare && same;
             core_.emit(PeerSend{slot.session, ResyncAckMessage{slot.request, equal, status}});
         } else {

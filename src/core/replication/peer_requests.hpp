@@ -3,10 +3,11 @@
 // higher epoch is made durable before its first answer. Resync data and guest data share one interval lock
 // until the resync data is stable, so old never lands over new (D6).
 //
-//   write, zero     epoch -> locking -> applying -> answered        (stable ones: -> flushing -> answered)
+//   write, zero     epoch -> locking -> applying -> answered        (stable zeroes: -> flushing -> answered)
 //   flush           epoch -> flushing -> answered
 //   resync write    locking -> applying -> flushing -> answered
 //   compare         locking -> hashing -> answered(different) | flushing -> answered(same)
+//   read            epoch -> locking -> reading -> answered (with the data)
 //
 // What an earlier session left on the disk is finished, and keeps its lock, but is not answered.
 #pragma once
@@ -21,8 +22,8 @@ namespace gemel::replication {
 
 class Core;
 
-enum class PeerRequestKind : std::uint8_t { write, zero, flush, resync_write, compare };
-enum class PeerRequestState : std::uint8_t { epoch, locking, applying, hashing, flushing };
+enum class PeerRequestKind : std::uint8_t { write, zero, flush, resync_write, compare, read };
+enum class PeerRequestState : std::uint8_t { epoch, locking, applying, hashing, reading, flushing };
 
 struct PeerSlot {
     PeerRequestKind kind = PeerRequestKind::write;
@@ -55,11 +56,13 @@ class PeerRequests {
     void heartbeat(const HeartbeatMessage& message);
     void resync_write(const ResyncWriteMessage& message, PayloadHandle payload);
     void compare(const ResyncCompareMessage& message);
+    void read(const ReadMessage& message);
 
     void pump();
     void lock_granted(std::uint32_t slot);
     void disk_done(std::uint32_t slot, IoStatus status);
     void hash_done(std::uint32_t slot, const HashDone& done);
+    void fetch_done(std::uint32_t slot, const FetchDone& done);
     void flushed(std::uint32_t slot, IoStatus status);
 
   private:

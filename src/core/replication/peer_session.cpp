@@ -32,7 +32,16 @@ ConnectionState PeerSession::connection() const {
 
 bool PeerSession::mirrored() const {
     if (!connected() || !agreed_) return false;
-    return *agreed_ == Verdict::no_resync || core_.source.mirroring();
+    return *agreed_ == Verdict::no_resync || *agreed_ == Verdict::diskless || core_.source.mirroring();
+}
+
+bool PeerSession::serves_reads() const {
+    return connected() && agreed_ && peer_.serves_reads &&
+           (*agreed_ == Verdict::no_resync || *agreed_ == Verdict::diskless);
+}
+
+bool PeerSession::may_serve_reads() const {
+    return connected() && agreed_ && (*agreed_ == Verdict::no_resync || *agreed_ == Verdict::peer_diskless);
 }
 
 bool PeerSession::named_source() const {
@@ -47,7 +56,8 @@ void PeerSession::peer_up(const PeerUp& up) {
     if (this->up()) lost();
     id_ = up.session;
     peer_ = up;
-    if (core_.local_failed()) {
+    // With a failed disk the peer is needed for one thing only: to serve this node's guest over the network.
+    if (core_.local_failed() && !(core_.authority.role() == Role::primary && up.serves_reads)) {
         core_.emit(PeerDrop{up.session, "own disk failed", true});
         id_ = SessionId{};
         return;
@@ -74,6 +84,7 @@ void PeerSession::drop(const std::string& reason, bool stay_away) {
 void PeerSession::peer_refused(AckStatus status) {
     if (status == AckStatus::io_error) {
         core_.notice(NoticeKind::disk_error, "the peer's disk failed");
+        if (core_.authority.over_network()) core_.front.only_copy_failed();
         drop("peer reported a disk error");
         grace_until_ = Instant{};
         return;
@@ -118,7 +129,7 @@ HandshakeState PeerSession::own_state() const {
     s.incarnation = core_.config.incarnation;
     s.process = core_.config.process;
     s.size_bytes = known.size_bytes;
-    s.state = known.state;
+    s.state = core_.local_failed() ? ReplicaState::failed : known.state;
     s.generation = known.generation;
     s.ancestors = known.ancestors;
     s.in_own_ack_set = known.in_ack_set;
@@ -150,11 +161,15 @@ void PeerSession::send_state() {
 
 // What is sent must stay true while it is compared: the superblock has followed the record, stably, first.
 void PeerSession::pump() {
+    if (phase_ == Phase::connected && agreed_ == Verdict::diskless && core_.authority.role() != Role::primary)
+        drop("own disk failed", true);
     if (phase_ != Phase::exchanging || !core_.attached() || !core_.authority.has_record()) return;
-    if (!core_.metadata.is_stable() || core_.local_failed()) return;
+    // A failed disk's superblock follows nothing any more; what counts is that the record says so.
+    if (core_.local_failed() ? !core_.authority.over_network() : !core_.metadata.is_stable()) return;
+    const ReplicaState state = core_.local_failed() ? ReplicaState::failed : core_.metadata.stable().state;
     const bool stale = !sent_state_ || sent_state_->record_revision != core_.authority.revision() ||
                        sent_state_->record_lineage != core_.authority.committed().lineage ||
-                       sent_state_->state != core_.metadata.stable().state ||
+                       sent_state_->state != state ||
                        sent_state_->generation != core_.metadata.stable().generation;
     if (stale) send_state();
 }
@@ -236,19 +251,28 @@ void PeerSession::conclude() {
         case Verdict::source_bitmap:
         case Verdict::source_full:
         case Verdict::target_bitmap:
-        case Verdict::target_full: connect(); return;
+        case Verdict::target_full:
+        case Verdict::peer_diskless:
+        case Verdict::diskless: connect(); return;
     }
 }
 
 void PeerSession::connect() {
+    // Nothing of what the guest was told and has not flushed can be sent again from here (rule 7).
+    const bool rebooted = !known_process_.is_nil() && known_incarnation_ != peer_.incarnation;
+    if (rebooted && *agreed_ == Verdict::diskless) core_.front.only_copy_rebooted();
     known_incarnation_ = peer_.incarnation;
     known_process_ = peer_.process;
     generation_counter_ = compared_.record.generation.counter;
     generation_ = compared_.record.generation.id;
     enter(Phase::connected);
     overdue_at_ = Instant::never();
-    if (*agreed_ == Verdict::no_resync) {
+    if (*agreed_ == Verdict::peer_diskless) {
         mark_complete();
+        return;
+    }
+    if (*agreed_ == Verdict::no_resync || *agreed_ == Verdict::diskless) {
+        if (*agreed_ == Verdict::no_resync) mark_complete();
         core_.rounds.peer_resumed();
         core_.front.peer_resumed();
         return;
@@ -270,6 +294,7 @@ void PeerSession::joined() {
     INVARIANT(connected(), "a join is made within a session");
     agreed_ = Verdict::no_resync;
     mark_complete();
+    core_.front.peer_joined();
     core_.again();
 }
 

@@ -44,6 +44,10 @@ class PeerSession {
     bool connected() const { return phase_ == Phase::connected; }
     // Writes and flushes go to the peer too: equal, or a resync target that has said it is ready.
     bool mirrored() const;
+    // Reads may be sent to the peer: its replica is UpToDate and knows how (D12, D15).
+    bool serves_reads() const;
+    // Reads of the peer may be answered: this replica is UpToDate and the peer's engine has met it as such.
+    bool may_serve_reads() const;
     const SessionId& id() const { return id_; }
     const Incarnation& peer_incarnation() const { return peer_.incarnation; }
     const ReplicaId& peer_replica() const { return peer_.replica; }

@@ -19,6 +19,7 @@ enum class TagKind : std::uint8_t {
     peer_hash,   // hash of a peer's compare
     chunk_hash,  // resync source
     chunk_read,
+    peer_fetch,  // data the peer reads from here
 };
 
 constexpr std::uint64_t make_tag(TagKind kind, std::uint64_t index) {

@@ -105,6 +105,8 @@ Verdict mirrored(Verdict verdict) noexcept {
         case Verdict::target_full: return Verdict::source_full;
         case Verdict::leave_then_source: return Verdict::leave_then_target;
         case Verdict::leave_then_target: return Verdict::leave_then_source;
+        case Verdict::peer_diskless: return Verdict::diskless;
+        case Verdict::diskless: return Verdict::peer_diskless;
         case Verdict::wait_record:
         case Verdict::no_resync:
         case Verdict::split_brain:
@@ -127,6 +129,8 @@ std::string_view to_string(Verdict verdict) noexcept {
         case Verdict::split_brain: return "split-brain";
         case Verdict::no_source: return "no-source";
         case Verdict::foreign: return "foreign";
+        case Verdict::peer_diskless: return "peer-diskless";
+        case Verdict::diskless: return "diskless";
     }
     return "unknown";
 }
@@ -166,6 +170,12 @@ Verdict verdict(const HandshakeState& mine, const HandshakeState& peer, const Co
     // (H37).
     if (find_replica(record, target.replica)->in_ack_set || source.join_pending) {
         return mine_current ? Verdict::leave_then_source : Verdict::leave_then_target;
+    }
+    // A disk that failed under a living process is never written again: its node may serve its guest from the
+    // source, and nothing else (K2).
+    if (target.state == ReplicaState::failed) {
+        if (!is_owner(target, record)) return Verdict::no_source;
+        return mine_current ? Verdict::peer_diskless : Verdict::diskless;
     }
     return resync(mine_current, tracks(source, target));
 }

@@ -26,6 +26,9 @@ enum class Verdict : std::uint8_t {
     split_brain = 8,  // each side has a history the other lacks: operator
     no_source = 9,    // no replica here is current: wait for the one that is, or the operator
     foreign = 10,     // not the same volume, not in the record, or of another size
+    peer_diskless =
+        11,         // the owner's disk failed, committed: it reads and writes here, the only current copy
+    diskless = 12,  // ... seen from the owner
 };
 
 std::string_view to_string(Verdict verdict) noexcept;

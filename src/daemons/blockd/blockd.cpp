@@ -35,6 +35,8 @@ std::string_view word(replication::NoticeKind kind) {
         case NoticeKind::lease_lapsed: return "lease_lapsed";
         case NoticeKind::lease_resumed: return "lease_resumed";
         case NoticeKind::metadata_unknown: return "metadata_unknown";
+        case NoticeKind::over_network: return "over_network";
+        case NoticeKind::block_repaired: return "block_repaired";
     }
     return "notice";
 }

@@ -139,6 +139,7 @@ void PeerLink::send(const replication::PeerSend& output) {
         reactor_.buffers().retain(output.payload);
     }
     session_.send(reactor_.now(), output.session, output.message, output.payload, crc, outputs_);
+    if (output.last_use) reactor_.buffers().release(output.payload);
     run(outputs_);
 }
 

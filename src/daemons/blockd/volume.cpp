@@ -212,6 +212,7 @@ void Volume::execute(Output& output) {
         void operator()(const DiskZero& o) { v.io_->start(o); }
         void operator()(const DiskFlush& o) { v.io_->start(o); }
         void operator()(const DiskHash& o) { v.io_->start(o); }
+        void operator()(const DiskFetch& o) { v.io_->start(o); }
         void operator()(const ReadMetadata& o) { v.io_->start(o); }
         void operator()(const WriteMetadata& o) { v.io_->start(o); }
         void operator()(const PeerSend& o) { v.link_->send(o); }
@@ -219,6 +220,12 @@ void Volume::execute(Output& output) {
         void operator()(const FrontComplete& o) {
             // the tag is the request's address, see submit()
             auto* request = reinterpret_cast<nbd_socket::BlockRequest*>(static_cast<std::uintptr_t>(o.tag));
+            if (o.data_from != kNoPayload) {  // read from the peer
+                auto& buffers = v.reactor_.buffers();
+                std::ranges::copy(buffers.memory(o.data_from).first(request->length),
+                                  buffers.memory(request->payload).begin());
+                buffers.release(o.data_from);
+            }
             request->block_done(translate(o.status));
         }
         void operator()(const ServeFront& o) { v.open_front(o); }

@@ -57,7 +57,7 @@ void VolumeIo::start(const replication::DiskRead& output) {
 void VolumeIo::start(const replication::DiskWrite& output) {
     Operation& operation = take(Purpose::plain, output.tag, data_offset_ + output.offset, output.length);
     disk_->write(operation, operation.offset, reactor_.buffers().memory(output.payload).first(output.length),
-                 false);
+                 output.stable);
 }
 
 void VolumeIo::start(const replication::DiskZero& output) {
@@ -71,6 +71,10 @@ void VolumeIo::start(const replication::DiskFlush& output) {
 
 void VolumeIo::start(const replication::DiskHash& output) {
     start_with_memory(take(Purpose::hash, output.tag, data_offset_ + output.offset, output.length));
+}
+
+void VolumeIo::start(const replication::DiskFetch& output) {
+    start_with_memory(take(Purpose::fetch, output.tag, data_offset_ + output.offset, output.length));
 }
 
 void VolumeIo::start(const replication::ReadMetadata& output) {
@@ -120,6 +124,11 @@ void VolumeIo::done(Operation& operation, disk::DiskStatus status) {
     const auto result = translate(status);
     if (purpose == Purpose::plain || purpose == Purpose::write_metadata) {
         complete_(replication::DiskDone{tag, result});
+    } else if (purpose == Purpose::fetch && result == IoStatus::ok) {
+        complete_(replication::FetchDone{tag, result, piece});  // the engine's from now on
+        return;
+    } else if (purpose == Purpose::fetch) {
+        complete_(replication::FetchDone{tag, result, kNoPayload});
     } else {
         const auto bytes = reactor_.buffers().memory(piece).first(length);
         if (purpose == Purpose::read_metadata) {

@@ -28,6 +28,7 @@ class VolumeIo final : private ring::BufferWaiter {
     void start(const replication::DiskZero& output);
     void start(const replication::DiskFlush& output);
     void start(const replication::DiskHash& output);
+    void start(const replication::DiskFetch& output);
     void start(const replication::ReadMetadata& output);
     void start(const replication::WriteMetadata& output);
 
@@ -36,7 +37,7 @@ class VolumeIo final : private ring::BufferWaiter {
 
   private:
     static constexpr std::uint32_t kNoPayload = replication::kNoPayload;
-    enum class Purpose : std::uint8_t { plain, hash, read_metadata, write_metadata };
+    enum class Purpose : std::uint8_t { plain, hash, fetch, read_metadata, write_metadata };
     struct Operation final : disk::DiskRequest {
         VolumeIo* io = nullptr;
         Purpose purpose = Purpose::plain;

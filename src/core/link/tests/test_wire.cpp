@@ -36,7 +36,10 @@ std::vector<PeerMessage> one_of_each() {
             ResyncAckMessage{16, true, AckStatus::io_error},
             JoinMessage{state.generation, state.ancestors},
             JoinReadyMessage{state.generation.id},
-            RecordHintMessage{17}};
+            RecordHintMessage{17},
+            ReadMessage{5, 6, 7, 4096, 8192},
+            ReadReplyMessage{5, 8192, AckStatus::ok},
+            ReadReplyMessage{6, 0, AckStatus::io_error}};
 }
 
 TEST(Wire, EveryMessageSurvivesTheRoundTrip) {

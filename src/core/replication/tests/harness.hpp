@@ -38,13 +38,21 @@ class FakeDisk {
     std::map<std::uint64_t, Sector> unflushed;  // completed, not yet covered by a flush
     bool fail_writes = false;
     bool fail_flushes = false;
+    std::set<std::uint64_t> bad;  // sectors that cannot be read until they are written
 
+    bool readable(std::uint64_t offset, std::uint64_t length) const {
+        const auto first = bad.lower_bound(offset / 512);
+        return first == bad.end() || *first >= (offset + length) / 512;
+    }
     void flush() {
         data_stable = data;
         metadata_stable = metadata;
         unflushed.clear();
     }
-    void put(std::uint64_t sector, Sector value) { data[sector] = unflushed[sector] = value; }
+    void put(std::uint64_t sector, Sector value) {
+        data[sector] = unflushed[sector] = value;
+        bad.erase(sector);
+    }
     void made_stable(const std::map<std::uint64_t, Sector>& covered) {
         for (const auto& [sector, value] : covered) {
             data_stable[sector] = value;
@@ -211,7 +219,8 @@ class Pair {
         session = SessionId::from_random(random.next(), random.next());
         for (int i = 0; i < 2; ++i) {
             const Node& other = node(1 - i);
-            step(i, PeerUp{session, other.name, other.replica, other.incarnation, other.process});
+            step(i, PeerUp{session, other.name, other.replica, other.incarnation, other.process,
+                           peers_serve_reads});
         }
     }
     void disconnect() {
@@ -300,11 +309,25 @@ class Pair {
     IoStatus write_status(int i) { return node(i).disk.fail_writes ? IoStatus::io_error : IoStatus::ok; }
     void carry_out(int i, const DiskRead& o) {
         later(i, [this, i, o] {
-            auto& into = node(i).payloads[o.payload];
-            into.resize(o.length / 512);
-            for (std::uint32_t s = 0; s < o.length / 512; ++s)
-                into[s] = node(i).disk.read(o.offset / 512 + s);
-            step(i, DiskDone{o.tag, IoStatus::ok});
+            fill(i, o.payload, o.offset, o.length);
+            const bool ok = node(i).disk.readable(o.offset, o.length);
+            step(i, DiskDone{o.tag, ok ? IoStatus::ok : IoStatus::io_error});
+        });
+    }
+    void fill(int i, PayloadHandle payload, std::uint64_t offset, std::uint32_t length) {
+        auto& into = node(i).payloads[payload];
+        into.resize(length / 512);
+        for (std::uint32_t s = 0; s < length / 512; ++s) into[s] = node(i).disk.read(offset / 512 + s);
+    }
+    void carry_out(int i, const DiskFetch& o) {
+        later(i, [this, i, o] {
+            if (!node(i).disk.readable(o.offset, o.length)) {
+                step(i, FetchDone{o.tag, IoStatus::io_error, kNoPayload});
+                return;
+            }
+            const PayloadHandle handle = 2000000 + next_handle++;
+            fill(i, handle, o.offset, o.length);
+            step(i, FetchDone{o.tag, IoStatus::ok, handle});
         });
     }
     void carry_out(int i, const DiskWrite& o) {
@@ -313,6 +336,8 @@ class Pair {
             if (write_status(i) == IoStatus::ok) {
                 for (std::uint32_t s = 0; s < o.length / 512; ++s)
                     node(i).disk.put(o.offset / 512 + s, data.at(s));
+                for (std::uint32_t s = 0; o.stable && s < o.length / 512; ++s)
+                    node(i).disk.made_stable({{o.offset / 512 + s, data.at(s)}});
             }
             step(i, DiskDone{o.tag, write_status(i)});
         });
@@ -344,7 +369,8 @@ class Pair {
             for (std::uint32_t s = 0; s < o.length / 512; ++s)
                 values.push_back(node(i).disk.read(o.offset / 512 + s));
             const Hash128 hash = hash128(std::as_bytes(std::span(values)));
-            step(i, HashDone{o.tag, IoStatus::ok, hash.high, hash.low});
+            const bool ok = node(i).disk.readable(o.offset, o.length);
+            step(i, HashDone{o.tag, ok ? IoStatus::ok : IoStatus::io_error, hash.high, hash.low});
         });
     }
     void carry_out(int i, const ReadMetadata& o) {
@@ -363,9 +389,10 @@ class Pair {
         });
     }
     void carry_out(int i, const PeerSend& o) {
-        if (o.session != session) return;
         std::vector<Sector> data;
         if (o.payload != kNoPayload) data = node(i).payloads.at(o.payload);
+        if (o.last_use) node(i).payloads.erase(o.payload);
+        if (o.session != session) return;
         const int to = 1 - i;
         const SessionId process = node(to).process;
         links[static_cast<std::size_t>(to)].push_back([this, to, o, data, process] {
@@ -387,9 +414,12 @@ class Pair {
             if (!o.stay_away && node(0).engine && node(1).engine) connect();
         });
     }
-    void carry_out(int, const FrontComplete& o) {
+    void carry_out(int i, const FrontComplete& o) {
         EXPECT_FALSE(completed.contains(o.tag)) << "a request is answered once";
         completed[o.tag] = o.status;
+        if (o.data_from == kNoPayload) return;
+        node(i).payloads[static_cast<PayloadHandle>(o.tag)] = node(i).payloads.at(o.data_from);
+        EXPECT_EQ(node(i).payloads.erase(o.data_from), 1U);
     }
     void carry_out(int i, const ServeFront& o) { node(i).served = o.epoch; }
     void carry_out(int i, const StopFront&) { node(i).served = 0; }
@@ -423,6 +453,7 @@ class Pair {
     ClusterId cluster;
     CommittedVolume store;
     bool store_writable = true;
+    bool peers_serve_reads = true;
     bool renew = true;  // the owner's clusterd reads the store
     std::array<Node, 2> nodes;
     std::vector<Event> events;
@@ -434,5 +465,19 @@ class Pair {
     std::map<std::uint64_t, IoStatus> completed;
     std::vector<Propose> proposals;
 };
+
+// Both up, a serves.
+inline std::unique_ptr<Pair> healthy(std::uint64_t seed) {
+    auto pair = std::make_unique<Pair>(seed);
+    pair->start(0);
+    pair->start(1);
+    pair->settle();
+    pair->tell_all();
+    pair->connect();
+    pair->settle();
+    pair->grant(0);
+    pair->settle();
+    return pair;
+}
 
 }  // namespace gemel::replication::harness

@@ -6,24 +6,11 @@
 namespace gemel::replication {
 namespace {
 
+using harness::healthy;
 using harness::Pair;
 
 class EveryOrder : public testing::TestWithParam<std::uint64_t> {};
 INSTANTIATE_TEST_SUITE_P(Seeds, EveryOrder, testing::Range<std::uint64_t>(1, 41));
-
-// Both up, a serves.
-std::unique_ptr<Pair> healthy(std::uint64_t seed) {
-    auto pair = std::make_unique<Pair>(seed);
-    pair->start(0);
-    pair->start(1);
-    pair->settle();
-    pair->tell_all();
-    pair->connect();
-    pair->settle();
-    pair->grant(0);
-    pair->settle();
-    return pair;
-}
 
 TEST_P(EveryOrder, a_fresh_pair_connects_and_serves) {
     const auto p = healthy(GetParam());

@@ -96,7 +96,7 @@ bool makes_source(Verdict v) {
 TEST(Verdict, every_pair_is_symmetric_and_never_reversed) {
     const auto left = states(true);
     const auto right = states(false);
-    std::vector<int> reached(11);
+    std::vector<int> reached(13);
     for (int in = 1; in < 4; ++in) {
         for (int owner = 0; owner < 4; ++owner) {
             const CommittedVolume committed = record((in & 1) != 0, (in & 2) != 0, owner);
@@ -127,6 +127,14 @@ TEST(Verdict, every_pair_is_symmetric_and_never_reversed) {
                         ASSERT_NE(in, 3)
                             << "a resync starts only when the ack set is exactly the source (rule 2)";
                     }
+                    if (mine == Verdict::diskless || mine == Verdict::peer_diskless) {
+                        const HandshakeState& failed = mine == Verdict::diskless ? a : b;
+                        const bool owns =
+                            (owner == 1 && failed.replica == kA) || (owner == 2 && failed.replica == kB);
+                        ASSERT_TRUE(owns && failed.state == ReplicaState::failed)
+                            << "only an owner is served over the network";
+                        ASSERT_NE(in, 3) << "its failure is committed first";
+                    }
                     if (mine == Verdict::no_resync) {
                         ASSERT_EQ(in, 3);
                         ASSERT_EQ(a.dirty_bytes + b.dirty_bytes, 0U);
@@ -135,10 +143,10 @@ TEST(Verdict, every_pair_is_symmetric_and_never_reversed) {
             }
         }
     }
-    for (const Verdict v :
-         {Verdict::wait_record, Verdict::no_resync, Verdict::source_bitmap, Verdict::source_full,
-          Verdict::target_bitmap, Verdict::target_full, Verdict::leave_then_source,
-          Verdict::leave_then_target, Verdict::split_brain, Verdict::no_source}) {
+    for (const Verdict v : {Verdict::wait_record, Verdict::no_resync, Verdict::source_bitmap,
+                            Verdict::source_full, Verdict::target_bitmap, Verdict::target_full,
+                            Verdict::leave_then_source, Verdict::leave_then_target, Verdict::split_brain,
+                            Verdict::no_source, Verdict::peer_diskless, Verdict::diskless}) {
         EXPECT_GT(reached[static_cast<std::size_t>(v)], 0) << to_string(v);
     }
 }

@@ -1,0 +1,252 @@
+// The owner's own disk fails (promise D15, scenarios K1 to K3): one block that cannot be read, or all of it.
+// Over several seeds each: every order of completions must lead to the same end.
+#include <gtest/gtest.h>
+
+#include "core/replication/tests/harness.hpp"
+
+namespace gemel::replication {
+namespace {
+
+using harness::healthy;
+using harness::Pair;
+
+class LocalDisk : public testing::TestWithParam<std::uint64_t> {};
+INSTANTIATE_TEST_SUITE_P(Seeds, LocalDisk, testing::Range<std::uint64_t>(1, 41));
+
+std::uint64_t read(Pair& p, std::uint64_t sector, std::uint32_t sectors = 8) {
+    return p.request(0, FrontOperation::read, sector, sectors);
+}
+
+std::uint64_t shown(Pair& p, std::uint64_t tag) {
+    return p.node(0).payloads.at(static_cast<PayloadHandle>(tag)).front();
+}
+
+bool noticed(Pair& p, int node, const std::string& text) {
+    return std::ranges::any_of(p.node(node).notices,
+                               [&](const std::string& n) { return n.find(text) != std::string::npos; });
+}
+
+// The disk of a takes no write any more, and the store knows.
+std::unique_ptr<Pair> over_network(std::uint64_t seed) {
+    auto p = healthy(seed);
+    p->node(0).disk.fail_writes = true;
+    const auto first = p->write(0, 8);
+    p->settle(seconds(2));
+    EXPECT_TRUE(p->done(first)) << "the guest goes on";
+    EXPECT_EQ(p->store.record.replicas[0].state, ReplicaState::failed);
+    EXPECT_FALSE(p->store.record.replicas[0].in_ack_set);
+    EXPECT_TRUE(p->store.record.replicas[1].in_ack_set);
+    return p;
+}
+
+TEST_P(LocalDisk, an_unreadable_block_is_read_from_the_peer_and_rewritten) {  // K1
+    const auto p = healthy(GetParam());
+    const auto written = p->write(0, 8);
+    p->settle();
+    p->node(0).disk.bad = {9};
+    std::vector<std::uint64_t> reads;
+    for (int i = 0; i < 3; ++i) reads.push_back(read(*p, 8));
+    const auto over = p->write(0, 12, 1);  // waits, or is there before the repair
+    p->settle();
+    for (const auto tag : reads) {
+        ASSERT_TRUE(p->done(tag));
+        EXPECT_EQ(shown(*p, tag), written);
+    }
+    EXPECT_TRUE(p->done(over));
+    EXPECT_TRUE(p->node(0).disk.bad.empty()) << "the block was rewritten";
+    EXPECT_TRUE(p->equal());
+    EXPECT_EQ(p->view(0).local_state, ReplicaState::up_to_date);
+    EXPECT_GE(p->view(0).media_errors, 1U);
+}
+
+TEST_P(LocalDisk, a_block_that_fails_again_after_its_repair_takes_the_disk_out) {  // K1
+    const auto p = healthy(GetParam());
+    const auto written = p->write(0, 8);
+    p->settle();
+    for (int i = 0; i < 2; ++i) {
+        p->node(0).disk.bad = {8};
+        const auto tag = read(*p, 8);
+        p->settle(seconds(2));
+        ASSERT_TRUE(p->done(tag));
+        EXPECT_EQ(shown(*p, tag), written);
+    }
+    EXPECT_EQ(p->store.record.replicas[0].state, ReplicaState::failed);
+    EXPECT_EQ(p->view(0).frozen, FreezeReason::none);
+}
+
+TEST_P(LocalDisk, only_when_both_copies_are_unreadable_the_guest_sees_it) {  // K3
+    const auto p = healthy(GetParam());
+    p->write(0, 8);
+    p->settle();
+    p->node(0).disk.bad = p->node(1).disk.bad = {8};
+    const auto lost = read(*p, 8);
+    const auto beside = read(*p, 16);
+    p->settle();
+    EXPECT_EQ(p->completed.at(lost), IoStatus::io_error);
+    EXPECT_TRUE(p->done(beside));
+    const auto again = p->write(0, 8);  // new data heals both
+    p->settle();
+    EXPECT_TRUE(p->done(again));
+    EXPECT_TRUE(p->equal());
+    EXPECT_EQ(p->view(0).connection, ConnectionState::connected);
+}
+
+TEST_P(LocalDisk, an_unreadable_block_waits_for_a_lost_peer_and_for_its_leave) {
+    for (const bool returns : {true, false}) {
+        const auto p = healthy(GetParam());
+        const auto written = p->write(0, 8);
+        p->settle();
+        p->store_writable = false;
+        p->disconnect();
+        p->node(0).disk.bad = {8};
+        const auto tag = read(*p, 8);
+        p->settle(seconds(1));
+        EXPECT_FALSE(p->ended(tag)) << "the peer counts and may have the block";
+        if (returns) p->connect();
+        p->store_writable = true;
+        p->settle(seconds(2));
+        ASSERT_TRUE(p->ended(tag));
+        EXPECT_EQ(p->completed.at(tag), returns ? IoStatus::ok : IoStatus::io_error);
+        if (returns) {
+            EXPECT_EQ(shown(*p, tag), written);
+        }
+    }
+}
+
+TEST_P(LocalDisk, a_peer_of_an_older_version_is_not_asked) {
+    auto p = std::make_unique<Pair>(GetParam());
+    p->peers_serve_reads = false;
+    p->start(0);
+    p->start(1);
+    p->settle();
+    p->tell_all();
+    p->connect();
+    p->settle();
+    p->grant(0);
+    p->settle();
+    p->node(0).disk.bad = {8};
+    const auto tag = read(*p, 8);
+    p->settle();
+    EXPECT_EQ(p->completed.at(tag), IoStatus::io_error);
+    p->node(0).disk.fail_writes = true;
+    const auto write = p->write(0, 8);
+    p->settle(seconds(2));
+    EXPECT_FALSE(p->ended(write)) << "frozen until the guest is moved";
+}
+
+TEST_P(LocalDisk, the_guest_goes_on_over_the_network) {  // K2
+    const auto p = over_network(GetParam());
+    EXPECT_TRUE(noticed(*p, 0, "served from the peer"));
+    EXPECT_EQ(p->view(0).frozen, FreezeReason::none);
+    EXPECT_EQ(p->view(0).local_state, ReplicaState::failed);
+    const auto write = p->write(0, 64);
+    const auto fua = p->write(0, 72, 8, true);
+    p->settle();
+    const auto tag = read(*p, 64);
+    const auto flush = p->request(0, FrontOperation::flush, 0, 0);
+    p->settle();
+    EXPECT_TRUE(p->done(fua));
+    EXPECT_TRUE(p->done(flush));
+    ASSERT_TRUE(p->done(tag));
+    EXPECT_EQ(shown(*p, tag), write);
+    EXPECT_EQ(p->node(1).disk.data_stable[64], write);
+    EXPECT_EQ(p->node(1).disk.data_stable[72], fua);
+    EXPECT_EQ(p->node(0).disk.read(64), 0U) << "the failed disk is not written";
+}
+
+TEST_P(LocalDisk, nothing_is_acknowledged_before_the_failure_is_committed) {  // D2
+    const auto p = healthy(GetParam());
+    p->store_writable = false;
+    p->node(0).disk.fail_writes = true;
+    const auto write = p->write(0, 8);
+    const auto flush = p->request(0, FrontOperation::flush, 0, 0);
+    p->settle(seconds(2));
+    const auto tag = read(*p, 64);
+    p->settle();
+    EXPECT_FALSE(p->ended(write));
+    EXPECT_FALSE(p->ended(tag));
+    EXPECT_EQ(p->view(0).frozen, FreezeReason::local_failed);
+    p->store_writable = true;
+    p->settle(seconds(2));
+    EXPECT_TRUE(p->done(write));
+    EXPECT_TRUE(p->done(flush));
+    EXPECT_TRUE(p->done(tag));
+}
+
+TEST_P(LocalDisk, a_failed_flush_lets_the_guest_go_on_over_the_network) {  // F4, K2
+    const auto p = healthy(GetParam());
+    const auto write = p->write(0, 8);
+    p->settle();
+    p->node(0).disk.fail_flushes = true;
+    const auto flush = p->request(0, FrontOperation::flush, 0, 0);
+    p->settle(seconds(2));
+    EXPECT_TRUE(p->done(flush));
+    EXPECT_EQ(p->node(1).disk.data_stable[8], write);
+    EXPECT_EQ(p->store.record.replicas[0].state, ReplicaState::failed);
+}
+
+TEST_P(LocalDisk, over_the_network_a_lost_peer_freezes) {
+    const auto p = over_network(GetParam());
+    p->disconnect();
+    const auto write = p->write(0, 64);
+    const auto tag = read(*p, 8);
+    p->settle(seconds(2));
+    EXPECT_FALSE(p->ended(write));
+    EXPECT_FALSE(p->ended(tag));
+    EXPECT_EQ(p->view(0).frozen, FreezeReason::peer_lost);
+    p->connect();
+    p->settle(seconds(1));
+    EXPECT_TRUE(p->done(write));
+    EXPECT_TRUE(p->done(tag));
+}
+
+TEST_P(LocalDisk, over_the_network_a_peer_that_rebooted_may_have_forgotten) {  // rule 7, H30
+    for (const bool flushed : {true, false}) {
+        const auto p = over_network(GetParam());
+        const auto write = p->write(0, 64);
+        p->settle();
+        ASSERT_TRUE(p->done(write));
+        if (flushed) {
+            p->request(0, FrontOperation::flush, 0, 0);
+            p->settle();
+        }
+        p->cut_power(1);
+        p->disconnect();
+        p->settle();
+        p->start(1, false);
+        p->settle();
+        p->tell_all();
+        p->connect();
+        p->settle(seconds(1));
+        const auto tag = read(*p, 64);
+        p->settle(seconds(1));
+        ASSERT_TRUE(p->ended(tag));
+        EXPECT_EQ(p->completed.at(tag), flushed ? IoStatus::ok : IoStatus::io_error);
+        if (flushed) {
+            EXPECT_EQ(shown(*p, tag), write);
+        }
+    }
+}
+
+TEST_P(LocalDisk, a_disk_that_returns_is_filled_from_end_to_end) {
+    const auto p = over_network(GetParam());
+    for (std::uint64_t i = 0; i < 20; ++i) p->write(0, i * 4096);
+    p->request(0, FrontOperation::flush, 0, 0);
+    p->settle();
+    p->grant(1);  // the guest moves; its node's disk was replaced by a working one with the old bytes
+    p->kill(0);
+    p->disconnect();
+    p->node(0).disk.fail_writes = false;
+    p->settle();
+    p->start(0);
+    p->settle();
+    p->tell_all();
+    p->connect();
+    p->settle(seconds(4));
+    EXPECT_TRUE(p->both_in_ack_set());
+    EXPECT_TRUE(p->equal());
+    EXPECT_TRUE(noticed(*p, 1, "source-full"));
+}
+
+}  // namespace
+}  // namespace gemel::replication
