@@ -180,9 +180,9 @@ void read_peers(Reader& in, const toml::table& root, NodeConfig& config) {
 }
 
 void read_timing(Reader& in, const toml::table& root, NodeConfig& config) {
-    const toml::table* timing =
-        in.table(root, "timing", false,
-                 {"heartbeat_ms", "suspicion_ms", "link_loss_ms", "lease_ms", "watchdog_ms", "margin_ms"});
+    const toml::table* timing = in.table(root, "timing", false,
+                                         {"heartbeat_ms", "suspicion_ms", "link_loss_ms", "lease_ms",
+                                          "watchdog_ms", "margin_ms", "fence_bound_ms"});
     TimingConfig& t = config.timing;
     if (timing != nullptr) {
         in.duration(*timing, "heartbeat_ms", t.heartbeat);
@@ -191,6 +191,7 @@ void read_timing(Reader& in, const toml::table& root, NodeConfig& config) {
         in.duration(*timing, "lease_ms", t.lease);
         in.duration(*timing, "watchdog_ms", t.watchdog);
         in.duration(*timing, "margin_ms", t.margin);
+        in.duration(*timing, "fence_bound_ms", t.fence_bound);
     }
     const bool ordered = t.heartbeat * 3 <= t.suspicion && t.suspicion <= t.link_loss &&
                          t.link_loss * 2 <= t.lease && t.margin >= seconds(1);

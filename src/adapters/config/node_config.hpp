@@ -40,6 +40,7 @@ struct TimingConfig {
     Duration lease = milliseconds(10'000);
     Duration watchdog = milliseconds(15'000);
     Duration margin = milliseconds(5'000);
+    Duration fence_bound = milliseconds(60'000);  // a fence proves a loss only within this time of it
 
     Duration regrant() const { return Duration{lease.nanoseconds / 100 * 101} + watchdog + margin; }
 };

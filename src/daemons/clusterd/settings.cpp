@@ -37,6 +37,7 @@ cluster::NodeConfig machine_config(const NodeConfig& file, const std::string& ve
     out.timing.lease_ms = ms(file.timing.lease);
     out.timing.watchdog_ms = ms(file.timing.watchdog);
     out.timing.margin_ms = ms(file.timing.margin);
+    out.timing.fence_bound_ms = ms(file.timing.fence_bound);
     struct sysinfo memory {};
     if (::sysinfo(&memory) == 0)
         out.memory_bytes = static_cast<std::uint64_t>(memory.totalram) * memory.mem_unit;

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from gemel_sandbox import sandbox as sandboxes
+from gemel_sandbox.config import TIMING_KEYS
 from gemel_sandbox.errors import SandboxError
 from gemel_sandbox.host import signal_number
 from gemel_sandbox.layout import CLIENT, DEFAULT_HOME, DEFAULT_ID, check_id
@@ -36,7 +37,11 @@ def parser():
         (["--links"], {"type": int, "default": 3, "help": "replication links (default 3)"}),
         (["--link-rate"], {"default": "", "help": "limit of each replication link, e.g. 1gbit"}),
         (["--lossy-disks"], {"action": "store_true", "help": "unsynced writes are partly lost at a power cut"}),
+        (["--ignore-syncs"], {"action": "store_true", "help": "with --lossy-disks: no sync makes anything stable, as if the "
+                              "programs did none (a control experiment)"}),
         (["--seed"], {"type": int, "default": 1, "help": "decides what lossy disks lose"}),
+        (["--timing"], {"action": "append", "default": [], "metavar": "KEY=MS", "help": "a time limit of the cluster, e.g. "
+                                                                             "fence_bound_ms=10000; may be repeated"}),
         (["--bin"], {"default": None, "metavar": "DIR", "help": "the product's programs (an install or build directory; in a "
                                                   "source tree the last build)"}),
         (["--dir"], {"default": None, "help": f"where everything is kept (default {DEFAULT_HOME}/ID)"}))
@@ -62,10 +67,23 @@ def parser():
     return top
 
 
+def timing_of(arguments):
+    """["lease_ms=4000"] -> {"lease_ms": 4000}; whether the times fit together is checked by the daemons."""
+    timing = {}
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key not in TIMING_KEYS or not value.isdigit():
+            raise SandboxError(f"--timing {argument}: expected KEY=MILLISECONDS with one of {', '.join(TIMING_KEYS)}")
+        timing[key] = int(value)
+    return timing
+
+
 def command_up(options):
     directory = Path(os.path.abspath(options.dir)) if options.dir else DEFAULT_HOME / options.id
     state = State(options.id, str(directory), options.nodes, options.witness, options.links, options.link_rate,
-                  options.lossy_disks, options.seed)
+                  options.lossy_disks, options.seed, timing=timing_of(options.timing), ignore_syncs=options.ignore_syncs)
+    if options.ignore_syncs and not options.lossy_disks:
+        raise SandboxError("--ignore-syncs expects --lossy-disks: other disks keep everything anyway")
     started = time.monotonic()
 
     def progress(text):

@@ -16,6 +16,10 @@ from gemel_sandbox.run import run
 from gemel_sandbox.state import write_atomically
 
 BMC_USER = "gemel"
+# The time chain of design brief section 4, in node.toml's words.
+TIMING = {"heartbeat_ms": 250, "suspicion_ms": 1000, "link_loss_ms": 2000, "lease_ms": 10000, "watchdog_ms": 15000,
+          "margin_ms": 5000}
+TIMING_KEYS = (*TIMING, "fence_bound_ms")
 
 
 def store_member(layout, host):
@@ -24,8 +28,8 @@ def store_member(layout, host):
             "client_url": f"https://{address}:{ETCD_CLIENT_PORT}"}
 
 
-def node_toml(layout, node, ids):
-    """One configuration for all daemons of a node."""
+def node_toml(layout, node, ids, timing):
+    """One configuration for all daemons of a node. timing: what differs from the product's defaults."""
     member = store_member(layout, node)
     members = ",\n".join('  {{ name = "{name}", peer_url = "{peer_url}", client_url = "{client_url}" }}'
                          .format(**store_member(layout, voter)) for voter in layout.voters())
@@ -56,8 +60,7 @@ def node_toml(layout, node, ids):
             links = ", ".join(f'{link} = "{layout.address(link, peer)}:{LINK_PORT}"' for link in layout.links())
             text += (f'\n[[peer]]\nname = "{peer}"\nid = "{ids[peer]}"\n'
                      f'control = "{layout.address("control", peer)}:{CONTROL_PORT}"\nlinks = {{ {links} }}\n')
-    return text + ("\n[timing]\nheartbeat_ms = 250\nsuspicion_ms = 1000\nlink_loss_ms = 2000\nlease_ms = 10000\n"
-                   "watchdog_ms = 15000\nmargin_ms = 5000\n")
+    return text + "\n[timing]\n" + "".join(f"{key} = {value}\n" for key, value in {**TIMING, **timing}.items())
 
 
 def witness_etcd_yaml(layout, cluster_id):
@@ -137,7 +140,7 @@ def write_host(state, host):
     if host == WITNESS:
         (gemel / "witness-etcd.yaml").write_text(witness_etcd_yaml(layout, ids["cluster"]))
         return
-    (gemel / "node.toml").write_text(node_toml(layout, host, ids))
+    (gemel / "node.toml").write_text(node_toml(layout, host, ids, state.timing))
     write_atomically(gemel / "sandbox-bmc.json", bmc_addresses(layout, state.bmc_password), 0o600)
     (disk / "var-lib-gemel" / "pools" / "default").mkdir(parents=True)
     if host in layout.voters():

@@ -38,8 +38,8 @@ def attach(host, pid):
     log_path = host.layout.log_dir(host.name) / "lossyfs.log"
     with open(log_path, "ab") as log:
         process = subprocess.Popen(
-            [program(host.layout), f"--seed={seed}", f"--mount-namespace=/proc/{pid}/ns/mnt", str(host.layout.disk_dir(host.name)),
-             str(mount_point(host))],
+            [program(host.layout), f"--seed={seed}", f"--mount-namespace=/proc/{pid}/ns/mnt",
+             *(["--ignore-syncs"] if host.state.ignore_syncs else []), str(host.layout.disk_dir(host.name)), str(mount_point(host))],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True, env=environment(), cwd="/",
             start_new_session=True, preexec_fn=host.disk_cgroup.join_function())
     if process.stdout.readline().strip() != "mounted":

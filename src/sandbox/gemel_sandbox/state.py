@@ -28,6 +28,8 @@ class State:
     link_rate: str = ""
     lossy_disks: bool = False
     seed: int = 1
+    timing: dict = field(default_factory=dict)   # node.toml's [timing] where it differs from the defaults
+    ignore_syncs: bool = False
     phase: str = "building"
     bmc_password: str = ""
     ids: dict = field(default_factory=dict)      # "cluster" and every node -> uuid

@@ -40,6 +40,7 @@ struct Options {
     std::string mountpoint;
     std::string mount_namespace;
     std::uint64_t seed = 0;
+    bool ignore_syncs = false;
 };
 
 std::optional<Options> parse(int argc, char** argv) {
@@ -53,6 +54,8 @@ std::optional<Options> parse(int argc, char** argv) {
             has_seed = end != argv[i] + 7 && *end == '\0';
         } else if (word.starts_with("--mount-namespace=")) {
             options.mount_namespace = word.substr(18);
+        } else if (word == "--ignore-syncs") {
+            options.ignore_syncs = true;
         } else if (word.starts_with("--")) {
             return std::nullopt;
         } else if (options.backing.empty()) {
@@ -126,8 +129,10 @@ int serve(fuse_session* session, int fuse_fd, const Options& options) {
 int main(int argc, char** argv) {
     const auto options = parse(argc, argv);
     if (!options) {
-        fmt::print(stderr,
-                   "usage: gemel-lossyfs --seed=N [--mount-namespace=/proc/PID/ns/mnt] BACKING MOUNTPOINT\n");
+        fmt::print(
+            stderr,
+            "usage: gemel-lossyfs --seed=N [--mount-namespace=/proc/PID/ns/mnt] [--ignore-syncs] BACKING "
+            "MOUNTPOINT\n");
         return 2;
     }
     struct stat info {};
@@ -150,7 +155,7 @@ int main(int argc, char** argv) {
     ::sigaddset(&signals, SIGINT);
     ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
-    Tree tree(options->backing, trash);
+    Tree tree(options->backing, trash, options->ignore_syncs);
     const int fuse_fd = ::open("/dev/fuse", O_RDWR | O_CLOEXEC);
     if (fuse_fd < 0) return fail("/dev/fuse");
     std::array<char*, 1> arguments{argv[0]};

@@ -53,7 +53,9 @@ class Tree {
   public:
     // backing and trash are directories on one file system; trash is emptied (what an earlier run left
     // there).
-    Tree(const std::string& backing, const std::string& trash);
+    // ignore_syncs: nothing ever becomes stable by a sync, as if no program above did one (a control
+    // experiment).
+    Tree(const std::string& backing, const std::string& trash, bool ignore_syncs = false);
     ~Tree();
 
     NodePtr root() const { return root_; }
@@ -90,6 +92,7 @@ class Tree {
     int keep(Node& node, std::uint64_t offset, std::uint64_t length);
     void drop_if_unused(const NodePtr& node);
 
+    const bool ignore_syncs_;
     int trash_fd_ = -1;
     std::shared_mutex gate_;  // held shared by every call, exclusively by power_cut
     bool cut_ = false;

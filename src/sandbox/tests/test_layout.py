@@ -86,7 +86,7 @@ class Texts(unittest.TestCase):
     IDS = {"cluster": "c", "node1": "u1", "node2": "u2", "witness": "u3"}
 
     def test_node_toml(self):
-        parsed = tomllib.loads(config.node_toml(layout(), "node1", self.IDS))
+        parsed = tomllib.loads(config.node_toml(layout(), "node1", self.IDS, {"lease_ms": 4000, "fence_bound_ms": 9000}))
         self.assertEqual(parsed["node"], {"name": "node1", "id": "u1"})
         self.assertEqual([member["name"] for member in parsed["store"]["members"]], ["node1", "node2", "witness"])
         self.assertEqual(parsed["control"]["address"], "10.77.0.1:7700")
@@ -94,7 +94,7 @@ class Texts(unittest.TestCase):
                          ["10.77.1.1:7710", "10.77.2.1:7710", "10.77.3.1:7710"])
         self.assertEqual(len(parsed["peer"]), 1)
         self.assertEqual(parsed["peer"][0]["links"]["link3"], "10.77.3.2:7710")
-        self.assertEqual(parsed["timing"]["lease_ms"], 10000)
+        self.assertEqual(parsed["timing"], {**config.TIMING, "lease_ms": 4000, "fence_bound_ms": 9000})
 
 
 if __name__ == "__main__":

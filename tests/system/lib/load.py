@@ -17,11 +17,23 @@ from .nbd_writer import BLOCK, contents
 from .sandbox import REPOSITORY, TestFailure, wait_for
 from .volume_writer import THREADS
 
+SECTOR = 512
 WRITER = REPOSITORY / "tests" / "system" / "lib" / "volume_writer.py"
 
 
 def now():
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def numbers_in(found, block):
+    """Which writes of that block are in its sectors; -1 where a sector holds something else, 0 where it was never written."""
+    numbers = set()
+    for start in range(0, BLOCK, SECTOR):
+        sector = found[start:start + SECTOR]
+        number = int.from_bytes(sector[8:16], "little")
+        right = sector == contents(block, number)[:SECTOR] or sector == bytes(SECTOR)
+        numbers.add(number if right else -1)
+    return numbers
 
 
 class Load:
@@ -105,16 +117,22 @@ class Load:
             raise TestFailure("nothing was acknowledged after that moment")
         return max(gaps)
 
+    def forget_unflushed(self):
+        """After a blackout: what was acknowledged and not flushed may be there or not, and is nobody's promise any more."""
+        self.acknowledged = dict(self.flushed)
+
     def missing(self, image, offset, after_blackout=False):
         """Blocks whose content there is older than what was acknowledged (after a blackout: than what was flushed), or
         was never written."""
         wanted = self.flushed if after_blackout else self.acknowledged
         wrong = []
+        if not os.path.exists(image):
+            return [(block, wanted.get(block, 0), "no file") for block in sorted(wanted)]
         with open(image, "rb") as file:
             for block in sorted(self.acknowledged):
                 found = os.pread(file.fileno(), BLOCK, offset + block * BLOCK)
-                number = int.from_bytes(found[8:16], "little")
-                whole = found == contents(block, number) or (number == 0 and found == bytes(BLOCK))
-                if not whole or not wanted.get(block, 0) <= number <= self.newest + 1:
-                    wrong.append((block, wanted.get(block, 0), number))
+                numbers = numbers_in(found, block)
+                torn = len(numbers) > 1 and not after_blackout    # a disk may tear what it was not told to flush
+                if torn or not all(wanted.get(block, 0) <= number <= self.newest + 1 for number in numbers):
+                    wrong.append((block, wanted.get(block, 0), sorted(numbers)))
         return wrong

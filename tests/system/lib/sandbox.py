@@ -191,7 +191,7 @@ class Sandbox:
     programs: name -> text of an executable script that stands in for a daemon, e.g. {"gemel-clusterd": "#!/bin/sh..."}.
     """
 
-    def __init__(self, nodes=2, witness=False, links=3, link_rate="", lossy_disks=False, seed=1, product=True,
+    def __init__(self, nodes=2, witness=False, links=3, link_rate="", lossy_disks=False, ignore_syncs=False, seed=1, product=True,
                  programs=None):
         self.id = new_id()
         self.children = []
@@ -200,6 +200,7 @@ class Sandbox:
         self.arguments += ["--witness"] if witness else []
         self.arguments += ["--link-rate", link_rate] if link_rate else []
         self.arguments += ["--lossy-disks"] if lossy_disks else []
+        self.arguments += ["--ignore-syncs"] if ignore_syncs else []
         self.up_output = ""
 
     def __enter__(self):

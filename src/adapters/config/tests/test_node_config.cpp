@@ -33,6 +33,7 @@ control = "10.77.0.2:7700"
 links = { link1 = "10.77.1.2:7710" }
 [timing]
 lease_ms = 10000
+fence_bound_ms = 9000
 )";
 
 std::string replaced(const std::string& what, const std::string& with) {
@@ -51,6 +52,7 @@ TEST(NodeConfig, ReadsEverything) {
     ASSERT_NE(config->peer("node2"), nullptr);
     EXPECT_EQ(config->peer("node2")->links.at("link1"), "10.77.1.2:7710");
     EXPECT_EQ(config->timing.regrant(), milliseconds(10'100 + 15'000 + 5'000));
+    EXPECT_EQ(config->timing.fence_bound, seconds(9));
     EXPECT_EQ(config->pki("ca.crt"), "/etc/gemel/pki/ca.crt");
 }
 

@@ -19,12 +19,12 @@ constexpr std::uint64_t kSeeds = 100;
 
 class LossyTree : public ::testing::Test {
   protected:
-    void start() {
+    void start(bool ignore_syncs = false) {
         base_ = fs::path(::testing::TempDir()) / ("lossytree-" + std::to_string(::getpid()));
         fs::remove_all(base_);
         fs::create_directories(base_ / "disk");
         fs::create_directories(base_ / "trash");
-        tree_ = std::make_unique<Tree>(base_ / "disk", base_ / "trash");
+        tree_ = std::make_unique<Tree>(base_ / "disk", base_ / "trash", ignore_syncs);
     }
     void TearDown() override {
         tree_.reset();
@@ -64,6 +64,19 @@ TEST_F(LossyTree, SyncedFileAlwaysSurvivesAndUnsyncedSometimesNot) {
     }
     EXPECT_GT(vanished, 20);
     EXPECT_GT(survived, 2);
+}
+
+// The control experiment: a program whose syncs do nothing must be seen to lose what it synced.
+TEST_F(LossyTree, IgnoredSyncsMakeNothingStable) {
+    int lost = 0;
+    for (std::uint64_t seed = 0; seed < kSeeds; ++seed) {
+        start(true);
+        const NodePtr file = make("kept", "acknowledged");
+        EXPECT_EQ(tree_->sync(file), 0);
+        tree_->power_cut(seed);
+        lost += content("kept") == "acknowledged" ? 0 : 1;
+    }
+    EXPECT_GT(lost, 20);
 }
 
 // The classic bug: write a new file, rename it over the old one, no fsync. Sometimes neither content is
