@@ -76,12 +76,41 @@ void Boot::start_store() {
     facts_.store_present = true;
     context_.store_command(StartStore{}, [this](const StoreCommandDone& done) {
         command_running_ = false;
+        started_at_ = context_.now;
         if (!done.ok) {
             context_.event("error", "store.start-failed", "store", done.detail);
             move(State::choosing, "the store member did not start: " + done.detail);
         }
     });
     move(State::starting, "starting the store member");
+}
+
+// A member that was killed or crashed is started again on its own data: the same member, with the same nonce,
+// in the same life (H28). Nothing else changes; with a majority elsewhere this node goes on acting meanwhile.
+// While a copy is forced the member is stopped on purpose; a rejected one is set aside instead.
+void Boot::restart_store() {
+    constexpr Duration kLongestPause = seconds(30);
+    if (!context_.config.voter || command_running_ || context_.store == StoreCondition::forcing) return;
+    if (context_.health.running) {
+        if (context_.now - started_at_ > kLongestPause) restart_pause_ = seconds(1);
+        return;
+    }
+    // What was seen before the last start says nothing about it.
+    const bool seen = context_.health_at > started_at_ && context_.health_at > since_;
+    if (!seen || context_.health.rejected || context_.now < restart_at_) return;
+    command_running_ = true;
+    restart_at_ = context_.now + restart_pause_;
+    restart_pause_ = std::min(restart_pause_ * 2, kLongestPause);
+    context_.store_command(StartStore{}, [this](const StoreCommandDone& done) {
+        command_running_ = false;
+        started_at_ = context_.now;
+        if (done.ok) {
+            context_.event("warning", "store.restarted", "store",
+                           "the store member of " + context_.config.name + " had ended and is started again");
+        } else {
+            context_.event("error", "store.start-failed", "store", done.detail);
+        }
+    });
 }
 
 void Boot::choose() {
@@ -285,6 +314,7 @@ void Boot::join_offer(const JoinOffer& offer) {
     command_running_ = true;
     context_.store_command(JoinStore{offer.initial_cluster}, [this](const StoreCommandDone& done) {
         command_running_ = false;
+        started_at_ = context_.now;
         if (!done.ok) return context_.event("error", "store.join-failed", "store", done.detail);
         facts_.store_present = true;
         joined_ = true;
@@ -302,6 +332,9 @@ void Boot::forced() {
 
 void Boot::evaluate() {
     check_lineages();
+    if (state_ == State::starting || state_ == State::asking || state_ == State::registering ||
+        state_ == State::acting)
+        restart_store();
     switch (state_) {
         case State::facts:
         case State::setting_aside:

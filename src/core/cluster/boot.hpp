@@ -55,6 +55,7 @@ class Boot {
     void choose();
     void prepare_joining(const std::string& why);
     void start_store();
+    void restart_store();
     void ask();
     void check_lineages();
     void register_life();
@@ -72,6 +73,9 @@ class Boot {
     bool joined_ =
         false;  // this member was added by a committed change in this life: its nonce is new by right
     bool command_running_ = false;
+    Instant started_at_;  // when the last start of the member was reported done
+    Instant restart_at_;  // a member that ended is not started again before
+    Duration restart_pause_ = seconds(1);
     bool registration_running_ = false;
     std::uint64_t registered_at_ =
         0;  // revision of the committed registration; acting begins when it is seen

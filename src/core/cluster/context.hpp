@@ -74,6 +74,7 @@ class Context {
     bool tables_live = false;  // a snapshot came and the watch goes on
     bool gate_open = false;    // `gated` holds all that `latest` has
     StoreHealth health;
+    Instant health_at;  // when it was said
     StoreCondition store = StoreCondition::starting;
     Instant quorate_at;                  // sending time of the newest linearizable answer
     std::uint64_t quorate_revision = 0;  // the store's revision in it

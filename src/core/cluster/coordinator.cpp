@@ -381,6 +381,12 @@ void Coordinator::confirm_downs() {
     }
     for (auto at = waiting_.begin(); at != waiting_.end();) {
         auto& [node, wait] = *at;
+        // Over when the tables show it, not when it was sent: whoever asks in between must not take it for
+        // void.
+        if (node_gone(context_.gated, node)) {
+            at = waiting_.erase(at);
+            continue;
+        }
         const auto row = context_.gated.nodes.find(node);
         const bool void_now = peers_.answers(node) || row == context_.gated.nodes.end() ||
                               row->second.record.incarnation != wait.incarnation;
@@ -417,7 +423,6 @@ void Coordinator::confirm_downs() {
             txn.puts.push_back({keys::node(node), encode(next), 0});
             commit(std::move(txn), [this, name = node](const JobResult& result) {
                 if (!result.committed) return;
-                waiting_.erase(name);
                 context_.event("warning", "node.confirmed-down", "node/" + name,
                                "taken for lost by the operator's word");
             });

@@ -265,6 +265,9 @@ struct BlockdDetach {  // the volume is gone or no longer here
 struct BlockdRenew {
     VolumeId volume;
     replication::StoreRenewal renewal;
+    // The same answer shows this life as the owner, not revoking: the guard hears of it too, so that a guest
+    // whose blockd is away is neither paused nor killed while nobody else can be granted its disk (H40).
+    std::optional<Instant> guard_until;
 };
 struct BlockdProposalDone {
     VolumeId volume;

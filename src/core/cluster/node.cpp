@@ -117,6 +117,7 @@ void ClusterNode::Impl::handle(const LeaseLost& in) {
 }
 void ClusterNode::Impl::handle(const StoreHealth& in) {
     context.health = in;
+    context.health_at = context.now;
     peers.store_health(in);
 }
 void ClusterNode::Impl::handle(const BootFacts& in) {

@@ -126,9 +126,17 @@ Status Operations::begin_one(const VolumeExport& c, OperationRecord& operation, 
     if (!row) return tl::unexpected<Error>(row.error());
     if (auto ok = unused(c.name, ""); !ok && ok.error().message.find("busy") != std::string::npos) return ok;
     const VolumeRecord& record = (*row)->record;
+    const auto why = grant_refusal(context_.gated, record, context_.config.name,
+                                   [this](const std::string& node) { return peers_.alive(node); });
     if (record.owner) {
-        return fail(ErrorCode::failed_precondition, "volume " + c.name + " is held by " + record.owner->node +
-                                                        " (" + record.owner->purpose +
+        const std::string& holder = record.owner->node;
+        if (holder != context_.config.name && !peers_.alive(holder) && !why.empty()) {
+            return fail(ErrorCode::failed_precondition, why + "; " + holder +
+                                                            " does not answer: 'gemel explain volume " +
+                                                            c.name + "' says what would help");
+        }
+        return fail(ErrorCode::failed_precondition, "volume " + c.name + " is held by " + holder + " (" +
+                                                        record.owner->purpose +
                                                         "); stop the guest or close the export first");
     }
     for (const auto& [name, guest_row] : context_.gated.guests) {
@@ -140,8 +148,6 @@ Status Operations::begin_one(const VolumeExport& c, OperationRecord& operation, 
                         "the guest " + name + " shall run on it; stop the guest first");
         }
     }
-    const auto why = grant_refusal(context_.gated, record, context_.config.name,
-                                   [this](const std::string& node) { return peers_.alive(node); });
     if (!why.empty()) return fail(ErrorCode::failed_precondition, why);
     operation.node = context_.config.name;
     operation.state = OperationState::running;
@@ -172,7 +178,8 @@ Status Operations::begin_one(const VolumeForceUpToDate& c, OperationRecord& oper
     if (next.owner && !proven_gone(context_.gated, next.owner->node, next.owner->incarnation)) {
         return fail(ErrorCode::failed_precondition,
                     "volume " + c.name + " is held by " + next.owner->node +
-                        ", whose end is not proven; look with gemel node show " + next.owner->node);
+                        ", whose end is not proven; if it is off, 'gemel node confirm-down " +
+                        next.owner->node + "' first");
     }
     for (const auto& other : next.replicas) {
         const bool there = other.node == context_.config.name || peers_.alive(other.node);

@@ -35,6 +35,7 @@ class Views {
     bool alive(const std::string& node) const;
     const VolumeFacts* facts(const VolumeRecord& record) const;
     void store_problems(std::vector<ProblemView>& out) const;
+    void path_problems(const NodeView& node, std::vector<ProblemView>& out) const;
     void node_problems(std::vector<ProblemView>& out) const;
     void volume_problems(std::vector<ProblemView>& out) const;
     void guest_problems(std::vector<ProblemView>& out) const;

@@ -56,9 +56,33 @@ void Views::store_problems(std::vector<ProblemView>& out) const {
     }
 }
 
+// A node that answers, but not on every path.
+void Views::path_problems(const NodeView& node, std::vector<ProblemView>& out) const {
+    std::vector<std::string> down;
+    std::string address;
+    std::size_t replication_up = 0;
+    for (const auto& link : node.links) {
+        if (link.state == "down") {
+            down.push_back(link.name);
+            if (address.empty()) address = link.address.substr(0, link.address.rfind(':'));
+        } else if (link.name != "control") {
+            ++replication_up;
+        }
+    }
+    if (down.empty() || node.state != "online") return;
+    const bool cut_off = replication_up == 0;
+    out.push_back({"warning", "node/" + node.name,
+                   (down.size() == 1 ? "path " : "paths ") + join(down) + " to it: down",
+                   cut_off ? "no replication link works, or its gemel-blockd does not: volumes have one "
+                             "current replica until then"
+                           : "the other paths carry the traffic; nothing is frozen",
+                   "ping " + address});
+}
+
 void Views::node_problems(std::vector<ProblemView>& out) const {
     for (const auto& [name, row] : tables_.nodes) {
         const auto view = node(row.record);
+        path_problems(view, out);
         const std::string object = "node/" + name;
         const auto blocked = context_.blocked.find(object);
         if (view.state == "suspected" || view.state == "offline" || view.state == "unknown" ||

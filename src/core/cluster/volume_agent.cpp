@@ -120,8 +120,13 @@ void VolumeAgent::probe(const ReadDone& done) {
             auto record = value.mod_revision == row.revision ? Result<VolumeRecord>(row.record)
                                                              : decode<VolumeRecord>(value.value);
             if (!record) continue;
-            context_.emit(BlockdRenew{record->id,
-                                      {done.sent_at, CommittedVolume{*record, value.mod_revision, lineage}}});
+            BlockdRenew renew{
+                record->id, {done.sent_at, CommittedVolume{*record, value.mod_revision, lineage}}, {}};
+            const bool mine = record->owner && record->owner->node == context_.config.name &&
+                              record->owner->incarnation == context_.config.incarnation &&
+                              record->owner->epoch == owner->epoch && !record->owner->revoking;
+            if (mine) renew.guard_until = done.sent_at + milliseconds(context_.timing().lease_ms);
+            context_.emit(std::move(renew));
         }
     }
 }

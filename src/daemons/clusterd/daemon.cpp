@@ -55,6 +55,10 @@ struct Daemon::Impl {
     void handle(const cluster::ApiAnswer& answer) { api.handle(answer); }
     void handle(const cluster::Log& line);
     void handle(const cluster::LeaveDone& done);
+    void handle(const cluster::BlockdRenew& order) {
+        blockd.handle(order);
+        guard.renewed(order);
+    }
     template <typename Order>
     void handle(const Order& order) {
         if constexpr (requires { store.handle(order); }) {

@@ -76,6 +76,17 @@ void GuardDriver::handle(const cluster::GuardRevoked& order) {
     impl_->send(body);
 }
 
+// Not kept: what a guard that comes back needs is the next one. Without an answer nothing is lost but time.
+void GuardDriver::renewed(const cluster::BlockdRenew& order) {
+    const auto& owner = order.renewal.committed.record.owner;
+    if (!order.guard_until || !owner) return;
+    impl_->client->request({{"do", "lease"},
+                            {"volume", order.volume.to_string()},
+                            {"epoch", owner->epoch},
+                            {"until_ns", order.guard_until->nanoseconds_since_boot}},
+                           seconds(5), [](const Result<json>&) {});
+}
+
 void GuardDriver::handle(const cluster::GuardForget& order) {
     const std::scoped_lock lock(impl_->mutex);
     impl_->registered.erase(order.uuid);

@@ -60,6 +60,7 @@ class GuardDriver {
 
     void handle(const cluster::GuardRegister& order);
     void handle(const cluster::GuardRevoked& order);
+    void renewed(const cluster::BlockdRenew& order);
     void handle(const cluster::GuardForget& order);
     bool connected() const;
 

@@ -145,6 +145,32 @@ TEST(Witness, H28ClusterdRestartsNothingHappens) {
     EXPECT_TRUE(runs_only_on(world, "node1"));
 }
 
+// Its blockd may be away for as long as it likes: while the store says that nobody else was granted the disk,
+// the guard pauses and kills nothing. A node that does not reach the store any more is not told so.
+TEST(Witness, H40TheGuardHearsOfEveryReadThatShowsTheOwner) {
+    World world(2, true);
+    prepare(world);
+    world.run(seconds(30));
+    EXPECT_GT(world.host("node1").guard_until, world.now() + seconds(8));
+    EXPECT_EQ(world.host("node2").guard_until, Instant{});
+    world.host("node1").store_cut = true;
+    world.run(seconds(20));
+    EXPECT_LT(world.host("node1").guard_until, world.now() - seconds(8));
+}
+
+TEST(Witness, H28AMemberOfTheStoreThatWasKilledIsStartedAgain) {
+    World world(2, true);
+    prepare(world);
+    for (const auto* victim : {"node1", "node2"}) {
+        world.host(victim).member_running = false;
+        ASSERT_TRUE(world.until(seconds(10), [&] { return world.host(victim).member_running; })) << victim;
+        world.run(seconds(5));
+        EXPECT_TRUE(world.node(victim).is_acting()) << victim;
+    }
+    EXPECT_TRUE(world.fenced.empty());
+    EXPECT_TRUE(runs_only_on(world, "node1"));
+}
+
 TEST(Witness, G2StaleNodeWithWitnessStartsNothing) {
     World world(2, true);
     prepare(world);
@@ -186,6 +212,19 @@ TEST(TwoVoters, OwnerLosesPowerTheOtherForcesAndTakesOver) {
         const auto& cluster = world.tables("node1").cluster;
         return cluster && cluster->record.voters.size() == 2 && cluster->record.adding_voter.empty();
     }));
+}
+
+TEST(TwoVoters, H28AMemberOfTheStoreThatWasKilledIsStartedAgain) {
+    World world(2, false);
+    prepare(world);
+    for (const auto* victim : {"node1", "node2"}) {
+        world.host(victim).member_running = false;
+        ASSERT_TRUE(world.until(seconds(10), [&] { return world.host(victim).member_running; })) << victim;
+        ASSERT_TRUE(world.until(seconds(10), [&] { return world.node(victim).is_acting(); })) << victim;
+        world.run(seconds(5));
+    }
+    EXPECT_TRUE(world.fenced.empty());
+    EXPECT_TRUE(runs_only_on(world, "node1"));
 }
 
 TEST(TwoVoters, SurvivingOwnerFencesForcesAndGoesOn) {

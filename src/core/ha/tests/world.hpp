@@ -42,6 +42,7 @@ struct Host {
     std::uint64_t lives = 0;  // of its clusterd: answers to an earlier one are dropped
     Instant paused_until;
     std::map<VolumeId, std::uint64_t> versions;  // of the data on its disk
+    Instant guard_until;                         // what the guard was told after the newest read of the store
     std::map<VolumeId, std::uint64_t> checked;   // epoch whose start of serving was checked
     bool on = true;
     bool isolated = false;   // control and replication paths to everybody cut
@@ -407,6 +408,9 @@ class World {
         const bool readable = out.serializable ? h.member_running && h.group != nullptr : quorate(h);
         if (readable) return reply(h, h.group->store.read(out, now_));
         reply(h, ReadDone{out.tag, false, now_, 0, {}}, milliseconds(500));
+    }
+    void run(Host& h, const BlockdRenew& out) {
+        if (out.guard_until) h.guard_until = std::max(h.guard_until, *out.guard_until);
     }
     void run(Host& h, const ReadTables&) { h.snapshot_given = false; }
     void run(Host& h, const GrantLease&) {
