@@ -1,6 +1,8 @@
 #include "adapters/etcd/client.hpp"
 
+#include <algorithm>
 #include <chrono>
+#include <mutex>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -30,54 +32,55 @@ bool is_certain_refusal(int code) {
 
 struct Client::Impl {
     explicit Impl(ClientOptions given) : options(std::move(given)) {
-        INVARIANT(!options.endpoints.empty(), "a client of the store has an endpoint");
-        for (const auto& endpoint : options.endpoints)
-            connections.push_back(std::make_unique<http::Client>(http::ClientOptions{endpoint, options.tls}));
-        for (std::size_t i = 0; i < connections.size(); ++i) order.push_back(i);
+        if (!options.members) options.members = std::make_shared<MemberList>(options.endpoints);
     }
 
     Result<http::Response> post(const std::string& path, const std::string& body, Duration timeout,
                                 bool harmless);
-    void put_last(std::size_t position) {
-        const std::size_t endpoint = order[position];
-        order.erase(order.begin() + static_cast<std::ptrdiff_t>(position));
-        order.push_back(endpoint);
-    }
+    http::Client* connection_to(const http::Address& member);
 
     ClientOptions options;
+    std::mutex mutex;  // connections are made by the one thread that calls and cancelled by any
+    bool cancelled = false;
     std::vector<std::unique_ptr<http::Client>> connections;
-    std::vector<std::size_t> order;  // indexes of connections, the next to try first
-    Clock::time_point tried_in_order = Clock::now();
 };
 
-// Goes on to the next endpoint after a failure that had no effect; `harmless` requests (reads) after any.
+http::Client* Client::Impl::connection_to(const http::Address& member) {
+    const std::scoped_lock lock(mutex);
+    if (cancelled) return nullptr;
+    for (const auto& one : connections)
+        if (one->address() == member) return one.get();
+    connections.push_back(std::make_unique<http::Client>(http::ClientOptions{member, options.tls}));
+    return connections.back().get();
+}
+
+// Goes on to the next member after a failure that had no effect; `harmless` requests (reads) after any.
 Result<http::Response> Client::Impl::post(const std::string& path, const std::string& body, Duration timeout,
                                           bool harmless) {
-    constexpr auto kBackToOwnMember = std::chrono::seconds(5);
     const auto start = Clock::now();
-    if (start - tried_in_order > kBackToOwnMember) {
-        for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
-        tried_in_order = start;
-    }
+    const auto order = options.members->in_order();
     Error last{ErrorCode::unavailable, "no member of the store answers"};
-    for (std::size_t attempt = 0; attempt < connections.size(); ++attempt) {
-        const Duration used{std::chrono::nanoseconds(Clock::now() - start).count()};
+    for (std::size_t attempt = 0; attempt < order.size(); ++attempt) {
+        const auto begun = Clock::now();
+        const Duration used{std::chrono::nanoseconds(begun - start).count()};
         if (attempt > 0 && used >= timeout) break;
         Duration left = timeout - used;
-        const bool others = attempt + 1 < connections.size();
+        const bool others = attempt + 1 < order.size();
         // A read is asked of the next one while there is time left for its answer: etcd 3.4 may keep one for
         // seconds that came to a member just as a leader was being elected.
-        const auto rest = static_cast<std::int64_t>(connections.size() - attempt);
+        const auto rest = static_cast<std::int64_t>(order.size() - attempt);
         if (others && harmless) left = left / rest;
-        auto answer = connections[order.front()]->call({"POST", path, body}, left);
+        auto* connection = connection_to(order[attempt]);
+        if (connection == nullptr) return fail(ErrorCode::unavailable, "cancelled");
+        // Nothing is sent while it connects: the next one may be asked whatever the request is.
+        const Duration connect = others ? std::min(left, options.connect_timeout) : left;
+        auto answer = connection->call({"POST", path, body}, left, connect);
         const bool gone = !answer && answer.error().code == ErrorCode::unavailable;
-        const bool refused = answer && answer->status != 200 && answer->status >= 500;
-        if (answer && !(refused && harmless && others)) {
-            if (refused) put_last(0);
-            return answer;
-        }
+        const bool refused = answer && answer->status >= 500;
+        if (answer && !refused) options.members->served(order[attempt], begun);
+        if (!answer || refused) options.members->failed(order[attempt]);
+        if (answer && !(refused && harmless && others)) return answer;
         if (!answer) last = answer.error();
-        put_last(0);
         if (!answer && !gone && !harmless) break;
     }
     return tl::unexpected<Error>(last);
@@ -87,6 +90,8 @@ Client::Client(ClientOptions options) : impl_(std::make_unique<Impl>(std::move(o
 Client::~Client() = default;
 
 void Client::cancel() {
+    const std::scoped_lock lock(impl_->mutex);
+    impl_->cancelled = true;
     for (auto& connection : impl_->connections) connection->cancel();
 }
 

@@ -1,7 +1,7 @@
 // A blocking client of etcd 3.4's v3 API over its JSON gateway: kept connections, mutual TLS, a deadline on
-// every call. Endpoints are tried in their order (own member first); one that failed is put last until it is
-// the only one left. One thread uses a Client at a time; make one per purpose, so that a slow transaction
-// does not delay a lease's renewal.
+// every call. Members are tried in the order of a MemberList: the preferred one (our own) first, those that
+// failed last. One thread uses a Client at a time; make one per purpose, so that a slow transaction does not
+// delay a lease's renewal; let them share the list.
 //
 // Reads are linearizable unless said otherwise: the answer was true at some instant after the call began.
 // Nothing that changes the store is ever sent twice.
@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "adapters/etcd/member_list.hpp"
 #include "adapters/etcd/messages.hpp"
 #include "adapters/http/address.hpp"
 #include "base/instant.hpp"
@@ -19,9 +20,10 @@
 namespace gemel::etcd {
 
 struct ClientOptions {
-    std::vector<http::Address> endpoints;  // at least one
+    std::vector<http::Address> endpoints;  // at least one, unless `members` is given
     std::optional<http::TlsFiles> tls{};
-    Duration connect_timeout = milliseconds(500);  // of one endpoint, where there are others to try
+    Duration connect_timeout = milliseconds(300);  // of one member, where there are others to try
+    std::shared_ptr<MemberList> members{};         // shared with other clients; null: one of `endpoints`
 };
 
 class Client {

@@ -284,10 +284,10 @@ wire::request<wire::string_body> Client::Impl::wire_request(const Request& reque
 Client::Client(ClientOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {}
 Client::~Client() = default;
 
-Result<Response> Client::call(const Request& request, Duration timeout) {
+Result<Response> Client::call(const Request& request, Duration timeout, Duration connect_timeout) {
     // Connecting and answering share one deadline; the second part gets what the first left.
     const auto start = std::chrono::steady_clock::now();
-    if (auto ok = impl_->ready(timeout); !ok) {
+    if (auto ok = impl_->ready(connect_timeout); !ok) {
         impl_->connection.reset();
         return tl::unexpected<Error>(ok.error());
     }

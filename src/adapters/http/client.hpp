@@ -39,7 +39,11 @@ class Client {
 
     // `timeout` covers connecting, handshake, sending and the whole answer. Any HTTP status is a success
     // here.
-    Result<Response> call(const Request& request, Duration timeout);
+    Result<Response> call(const Request& request, Duration timeout) {
+        return call(request, timeout, timeout);
+    }
+    // The same, and connecting (with its handshake) has a shorter time of its own.
+    Result<Response> call(const Request& request, Duration timeout, Duration connect_timeout);
 
     // Sends the request and hands out each line of the answer (without its end) as it comes, until on_line
     // returns false, the server ends the answer (success both), no byte comes for `idle_timeout` (timed_out),

@@ -17,6 +17,7 @@
 #include "adapters/etcd/store_directory.hpp"
 #include "adapters/etcd/watcher.hpp"
 #include "adapters/log/log.hpp"
+#include "core/formats/records_json.hpp"
 #include "daemons/clusterd/lease_keeper.hpp"
 #include "daemons/clusterd/loop.hpp"
 #include "daemons/clusterd/store_health.hpp"
@@ -83,7 +84,7 @@ struct StoreDriver::Impl {
           transactions(client_options()),
           reads(client_options()),
           own(own_options()),
-          members(client_options()),
+          member_commands(client_options()),
           lease(client_options(), [this](std::uint64_t id) { sink(cluster::LeaseLost{id}); }) {}
 
     etcd::ProcessConfig process_config() const {
@@ -102,20 +103,29 @@ struct StoreDriver::Impl {
             out.endpoints.push_back(*address);
         return out;
     }
-    // Own member first.
     etcd::ClientOptions client_options() const {
         etcd::ClientOptions out;
         out.tls = settings.tls;
-        const auto add = [&](const std::string& url) {
-            const auto address = http::Address::parse(url);
-            if (address &&
-                std::find(out.endpoints.begin(), out.endpoints.end(), *address) == out.endpoints.end())
-                out.endpoints.push_back(*address);
-        };
-        if (settings.file.voter) add(settings.file.client_url);
-        for (const auto& member : settings.file.members) add(member.client_url);
+        out.members = members;
         return out;
     }
+    // Own member first, then the others of node.toml, until the committed voters are known.
+    std::vector<http::Address> members_in_file() const {
+        std::vector<std::string> urls;
+        for (const auto& member : settings.file.members) urls.push_back(member.client_url);
+        return preferring_own(urls);
+    }
+    std::vector<http::Address> preferring_own(const std::vector<std::string>& urls) const {
+        std::vector<http::Address> out;
+        const auto add = [&](const std::string& url) {
+            const auto address = http::Address::parse(url);
+            if (address && std::find(out.begin(), out.end(), *address) == out.end()) out.push_back(*address);
+        };
+        if (settings.file.voter) add(settings.file.client_url);
+        for (const auto& url : urls) add(url);
+        return out;
+    }
+    void follow_voters(const etcd::KeyValue& pair);
     void run_transaction(const cluster::SubmitTxn& request);
     void run_read(const cluster::StoreRead& request);
     void run_own_read(const cluster::StoreRead& request);
@@ -134,10 +144,12 @@ struct StoreDriver::Impl {
     Sink sink;
     etcd::StoreDirectory directory;
     etcd::Process process;
+    std::shared_ptr<etcd::MemberList> members =
+        std::make_shared<etcd::MemberList>(members_in_file(), std::chrono::hours(1));
     etcd::Client transactions;
     etcd::Client reads;
     etcd::Client own;  // our own member only
-    etcd::Client members;
+    etcd::Client member_commands;
     LeaseKeeper lease;
     bool have_snapshot = false;        // watcher's thread
     bool bootstrap_looked_at = false;  // transaction worker
@@ -151,6 +163,7 @@ struct StoreDriver::Impl {
 
 void StoreDriver::Impl::run_transaction(const cluster::SubmitTxn& request) {
     const auto result = transactions.commit(to_etcd(request.txn), kTxnTimeout);
+    if (watcher && result.outcome == etcd::Outcome::committed) watcher->seen(result.header.revision);
     cluster::TxnDone done{request.tag, cluster::TxnOutcome::unknown,
                           static_cast<std::uint64_t>(result.header.revision)};
     switch (result.outcome) {
@@ -207,23 +220,40 @@ void StoreDriver::Impl::run_read(const cluster::StoreRead& request) {
     done.sent_at = boot_now();
     const auto result = reads.read(all, kReadTimeout);
     done.ok = result.outcome == etcd::Outcome::committed;
+    if (watcher && done.ok) {
+        watcher->seen(result.header.revision);
+        watcher->look();
+    }
     done.revision = static_cast<std::uint64_t>(result.header.revision);
     for (const auto& range : result.ranges)
         for (const auto& pair : range) done.values.push_back(to_core(pair));
     sink(done);
 }
 
+// Once known, only the committed voters are asked: node.toml may name a member that was removed, or one of a
+// store that was left behind by a forcing.
+void StoreDriver::Impl::follow_voters(const etcd::KeyValue& pair) {
+    if (pair.key != keys::kCluster) return;
+    const auto record = decode<ClusterRecord>(pair.value);
+    if (!record) return;  // the machine says what is wrong with it
+    std::vector<std::string> urls;
+    for (const auto& voter : record->voters) urls.push_back(voter.client_url);
+    const auto wanted = preferring_own(urls);
+    if (!wanted.empty()) members->set(wanted);
+}
+
 etcd::WatcherCallbacks StoreDriver::Impl::watch_callbacks() {
     return {
-        [this](const etcd::RangeResult& all, bool linearizable) {
-            if (!linearizable) return;  // an old copy is not a table (docs/design/0006, rule 2)
+        [this](const etcd::RangeResult& all) {
             have_snapshot = true;
+            for (const auto& pair : all.pairs) follow_voters(pair);
             sink(cluster::TableSnapshot{static_cast<std::uint64_t>(all.header.revision), to_core(all.pairs)});
         },
         [this](const std::vector<etcd::WatchEvent>& events, const etcd::Header& header) {
             cluster::WatchEvents out;
             out.revision = static_cast<std::uint64_t>(header.revision);
             for (const auto& event : events) {
+                if (!event.removed) follow_voters(event.pair);
                 const auto pair = to_core(event.pair);
                 out.changes.push_back({pair.key, event.removed ? std::nullopt : std::optional(pair.value),
                                        pair.mod_revision, pair.create_revision});
@@ -288,14 +318,14 @@ Status StoreDriver::Impl::run_command(const cluster::StoreCommandKind& command) 
                               return start_store();
                           },
                           [&](const cluster::AddLearner& add) -> Status {
-                              const auto added = members.add_learner(add.peer_url, kMemberTimeout);
+                              const auto added = member_commands.add_learner(add.peer_url, kMemberTimeout);
                               return added ? Status() : Status(tl::unexpected<Error>(added.error()));
                           },
                           [&](const cluster::PromoteMember& promote) {
-                              return members.promote(promote.id, kMemberTimeout);
+                              return member_commands.promote(promote.id, kMemberTimeout);
                           },
                           [&](const cluster::RemoveMember& remove) {
-                              return members.remove_member(remove.id, kMemberTimeout);
+                              return member_commands.remove_member(remove.id, kMemberTimeout);
                           },
                           [&](const cluster::WriteMemberNonce& nonce) {
                               return directory.write_nonces({nonce.current, nonce.next});
@@ -311,7 +341,7 @@ StoreDriver::~StoreDriver() {
     impl_->transactions.cancel();
     impl_->reads.cancel();
     impl_->own.cancel();
-    impl_->members.cancel();
+    impl_->member_commands.cancel();
 }
 
 Result<cluster::BootFacts> StoreDriver::boot_facts() {
@@ -341,9 +371,12 @@ void StoreDriver::start() {
     options.client = impl_->client_options();
     options.prefix = std::string(keys::kRoot);
     impl_->watcher = std::make_unique<etcd::Watcher>(std::move(options), impl_->watch_callbacks());
-    impl_->health = std::make_unique<StoreHealthProbe>(
-        impl_->settings, impl_->process, impl_->directory.log().string(),
-        [this](const cluster::StoreHealth& health) { impl_->sink(health); });
+    impl_->health =
+        std::make_unique<StoreHealthProbe>(impl_->settings, impl_->process, impl_->directory.log().string(),
+                                           impl_->members, [this](const cluster::StoreHealth& health) {
+                                               impl_->watcher->look();
+                                               impl_->sink(health);
+                                           });
 }
 
 void StoreDriver::handle(const cluster::SubmitTxn& request) {

@@ -3,6 +3,8 @@
 #include <chrono>
 #include <fstream>
 
+#include "core/formats/records_json.hpp"
+
 namespace gemel::clusterd {
 namespace {
 
@@ -12,10 +14,12 @@ constexpr auto kInterval = std::chrono::milliseconds(500);
 }  // namespace
 
 StoreHealthProbe::StoreHealthProbe(const Settings& settings, etcd::Process process, std::string log_file,
+                                   std::shared_ptr<etcd::MemberList> members,
                                    std::function<void(const cluster::StoreHealth&)> report)
     : settings_(settings),
       process_(std::move(process)),
       log_file_(std::move(log_file)),
+      in_use_(std::move(members)),
       report_(std::move(report)),
       thread_([this] { run(); }) {}
 
@@ -43,7 +47,11 @@ void StoreHealthProbe::run() {
         lock.unlock();
         const auto health = look();
         lock.lock();
-        if (!stop_) report_(health);
+        if (stop_) return;
+        report_(health);
+        lock.unlock();
+        try_again_those_that_failed();
+        lock.lock();
         wake_.wait_for(lock, kInterval, [this] { return stop_ || now_; });
     }
 }
@@ -68,6 +76,21 @@ bool StoreHealthProbe::rejected() const {
     const std::string tail{std::istreambuf_iterator<char>(file), {}};
     return tail.find("permanently removed from the cluster") != std::string::npos ||
            tail.find("data-dir used by this member must be removed") != std::string::npos;
+}
+
+// A member without a leader answers a status, so only a linearizable read tells. The first one that serves is
+// enough: those behind it are not preferred.
+void StoreHealthProbe::try_again_those_that_failed() {
+    const auto order = in_use_->preference();
+    for (const auto& member : order) {
+        if (!in_use_->is_suspect(member)) return;
+        const auto status = status_of(member.to_string());
+        if (!status || status->leader == 0 || status->learner) continue;
+        const auto begun = etcd::MemberList::Clock::now();
+        if (!clients_[member.to_string()]->get(std::string(keys::kLineage), kProbeTimeout)) continue;
+        in_use_->served(member, begun);
+        return;
+    }
 }
 
 cluster::StoreHealth StoreHealthProbe::look() {

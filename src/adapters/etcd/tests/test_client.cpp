@@ -43,6 +43,28 @@ TEST(Codec, AnswersWithoutEtcdsFormAreErrors) {
     EXPECT_EQ(codec::failure("{\"error\":{\"grpc_code\":14,\"message\":\"gone\"}}").message, "gone");
 }
 
+TEST(MemberList, OneThatFailedIsLastUntilItServedAfterTheFailure) {
+    const auto at = [](const char* url) { return *http::Address::parse(url); };
+    const auto own = at("https://127.0.0.1:1");
+    const auto other = at("https://127.0.0.1:2");
+    MemberList list({own, other}, std::chrono::hours(1));
+    EXPECT_EQ(list.best(), own);
+    const auto before = MemberList::Clock::now();
+    list.failed(own);
+    EXPECT_EQ(list.best(), other);
+    list.served(own, before);
+    EXPECT_EQ(list.best(), other) << "asked before the failure, answered after it: proves nothing";
+    list.failed(other);
+    EXPECT_EQ(list.best(), own) << "all failed: in the order of preference";
+    list.served(own, MemberList::Clock::now());
+    list.set({own, at("https://127.0.0.1:3")});
+    EXPECT_EQ(list.in_order().size(), 2U);
+    EXPECT_FALSE(list.is_suspect(other)) << "no member any more";
+    MemberList forgetful({own, other}, std::chrono::seconds(0));
+    forgetful.failed(own);
+    EXPECT_TRUE(eventually(seconds(5), [&] { return forgetful.best() == own; }));
+}
+
 // One member for all tests of this file: the store is shared, the keys are not.
 class ClientTest : public ::testing::Test {
   protected:
@@ -133,7 +155,7 @@ struct Copy {
     std::int64_t revision = 0;
 
     WatcherCallbacks callbacks() {
-        return {[this](const RangeResult& all, bool) {
+        return {[this](const RangeResult& all) {
                     const std::scoped_lock lock(mutex);
                     ++snapshots;
                     table.clear();

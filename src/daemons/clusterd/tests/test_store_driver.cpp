@@ -1,4 +1,6 @@
 // The store side of the seam with a real etcd: what the machine would see and ask.
+#include <algorithm>
+#include <chrono>
 #include <condition_variable>
 #include <fstream>
 #include <mutex>
@@ -6,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include "adapters/etcd/tests/harness.hpp"
+#include "core/formats/records_json.hpp"
 #include "daemons/clusterd/store_driver.hpp"
 
 namespace gemel::clusterd {
@@ -25,7 +28,7 @@ class Inbox {
     }
     // Waits for the first input of that kind that fits, and takes it out.
     template <typename Kind, typename Fits>
-    std::optional<Kind> wait(Fits fits, std::chrono::seconds limit = std::chrono::seconds(20)) {
+    std::optional<Kind> wait(Fits fits, std::chrono::milliseconds limit = std::chrono::seconds(20)) {
         std::unique_lock lock(mutex_);
         std::optional<Kind> found;
         changed_.wait_for(lock, limit, [&] {
@@ -162,6 +165,98 @@ TEST_F(StoreDriverTest, ForcingAndSettingAside) {
     EXPECT_FALSE(driver_->boot_facts()->store_present);
     EXPECT_FALSE(command(cluster::StartStore{}).ok) << "bootstrap is over: it has to be added";
     EXPECT_TRUE(inbox_.wait<cluster::StoreHealth>([](const auto& one) { return !one.running; }));
+}
+
+// A node's own member hangs, as a process that was stopped does: its connections stay open and silent.
+class OwnMemberHangsTest : public ::testing::Test {
+  protected:
+    OwnMemberHangsTest() {
+        cluster_.start_all();
+        auto& own = cluster_.member(0);
+        settings_.file.name = "node1";
+        settings_.file.cluster = ClusterId::from_random(1, 2);
+        settings_.file.state_dir = own.state.string();
+        settings_.file.client_url = own.config.client_url;
+        settings_.file.peer_url = own.config.peer_url;
+        // node.toml knows our own member only: the others must come from the committed voters.
+        settings_.file.members = {{"node1", own.config.peer_url, own.config.client_url}};
+        settings_.tls = own.config.tls;
+        driver_ = std::make_unique<StoreDriver>(settings_, inbox_.sink());
+    }
+    void signal_member(std::size_t index, int signal) {
+        ASSERT_EQ(::kill(cluster_.member(index).process().find(), signal), 0);
+    }
+    void commit_voters() {
+        ClusterRecord record;
+        record.id = settings_.file.cluster;
+        record.name = "test";
+        for (std::size_t i = 0; i < 3; ++i) {
+            const auto& config = cluster_.member(i).config;
+            record.voters.push_back({config.name, config.peer_url, config.client_url, false});
+        }
+        const auto done = cluster_.client()->commit(
+            {{}, {etcd::Step::put(std::string(keys::kCluster), encode(record))}, {}}, seconds(5));
+        ASSERT_EQ(done.outcome, etcd::Outcome::committed) << done.error.message;
+    }
+    // Reads as the machine does, four times a second, until an event of the key has come.
+    bool event_of(const std::string& key, std::chrono::milliseconds limit) {
+        const auto until = std::chrono::steady_clock::now() + limit;
+        while (std::chrono::steady_clock::now() < until) {
+            driver_->handle(cluster::StoreRead{++tag_, {"/gemel/lineage"}, true, false});
+            const auto tables = inbox_.wait<cluster::TableSnapshot>(
+                [&](const auto& one) {
+                    return std::any_of(one.all.begin(), one.all.end(),
+                                       [&](const auto& pair) { return pair.key == key; });
+                },
+                std::chrono::milliseconds(125));
+            const auto events = inbox_.wait<cluster::WatchEvents>(
+                [&](const auto& one) { return !one.changes.empty() && one.changes[0].key == key; },
+                std::chrono::milliseconds(125));
+            if (tables || events) return true;
+        }
+        return false;
+    }
+    void put_at(std::size_t member, const std::string& key) {
+        ASSERT_EQ(cluster_.member(member)
+                      .client()
+                      ->commit({{}, {etcd::Step::put(key, "x")}, {}}, seconds(5))
+                      .outcome,
+                  etcd::Outcome::committed);
+    }
+    StoreCluster cluster_{3};
+    Settings settings_;
+    Inbox inbox_;
+    cluster::Tag tag_ = 0;
+    std::unique_ptr<StoreDriver> driver_;
+};
+
+TEST_F(OwnMemberHangsTest, AnotherOneIsUsedWithinASecondAndTheOwnOneAgainWhenItServes) {
+    commit_voters();
+    driver_->start();
+    ASSERT_TRUE(inbox_.wait<cluster::TableSnapshot>());
+    signal_member(0, SIGSTOP);
+    const auto started = std::chrono::steady_clock::now();
+    driver_->handle(cluster::StoreRead{++tag_, {"/gemel/lineage"}, true, false});
+    const auto read =
+        inbox_.wait<cluster::ReadDone>([&](const auto& one) { return one.tag == tag_ && one.ok; });
+    EXPECT_TRUE(read) << "the others are a quorum";
+    driver_->handle(cluster::SubmitTxn{++tag_, {{}, {{"/gemel/hangs", "1", 0}}, {}}});
+    const auto done = inbox_.wait<cluster::TxnDone>([&](const auto& one) { return one.tag == tag_; });
+    EXPECT_TRUE(done && done->outcome == cluster::TxnOutcome::committed);
+    EXPECT_LT(std::chrono::steady_clock::now() - started, std::chrono::seconds(2));
+    EXPECT_TRUE(event_of("/gemel/hangs", std::chrono::milliseconds(3500)))
+        << "a watch that is silent while others see changes is given up";
+    signal_member(0, SIGCONT);
+    // Back on its own: the two others can hang one after the other, and no event is late.
+    ASSERT_TRUE(
+        inbox_.wait<cluster::TableSnapshot>([](const auto&) { return true; }, std::chrono::seconds(10)))
+        << "the watch returns to our own member";
+    for (const std::size_t other : {1U, 2U}) {
+        signal_member(other, SIGSTOP);
+        put_at(0, "/gemel/back" + std::to_string(other));
+        EXPECT_TRUE(event_of("/gemel/back" + std::to_string(other), std::chrono::milliseconds(900)));
+        signal_member(other, SIGCONT);
+    }
 }
 
 }  // namespace
