@@ -142,7 +142,7 @@ class Planner {
             return plan_.push_back(Blocked{object, "waits before it is started again: " + guest.last_error});
         }
         std::string why;
-        for (const auto& node : candidates(guest)) {
+        for (const auto& node : candidates(guest, lost)) {
             const std::string refused = refusal_on(guest, node);
             if (refused.empty()) {
                 for (const auto& disk : guest.disks) taken_.insert(disk.volume);
@@ -165,7 +165,10 @@ class Planner {
         return {};
     }
 
-    std::vector<std::string> candidates(const GuestRecord& guest) {
+    // Who is ready comes first: the node whose life ended with this guest may be back already, still booting
+    // its volumes, while the survivor could serve at once. Going home is a decision of its own, never a
+    // failover's.
+    std::vector<std::string> candidates(const GuestRecord& guest, bool lost) {
         if (load_.empty()) {
             for (const auto& [name, row] : tables_.guests) {
                 if (row.record.placement) ++load_[row.record.placement->node];
@@ -177,7 +180,9 @@ class Planner {
             if (!guest.pinned_node.empty() && guest.pinned_node != name) continue;
             names.push_back(name);
         }
+        const std::string left = lost ? guest.placement->node : "";
         std::stable_sort(names.begin(), names.end(), [&](const auto& a, const auto& b) {
+            if ((a == left) != (b == left)) return b == left;
             const bool a_preferred = a == guest.preferred_node;
             const bool b_preferred = b == guest.preferred_node;
             if (a_preferred != b_preferred) return a_preferred;

@@ -258,5 +258,21 @@ TEST(Grant, ShrinksTheAckSetOnlyWhereItMust) {
     EXPECT_EQ(next.generation, well.volume().generation);
 }
 
+TEST(Planner, ARebootedOwnerIsNotGivenItsGuestBackWhileTheSurvivorCanTakeIt) {
+    Bench bench;
+    bench.guest().preferred_node = "node1";
+    bench.node("node1").incarnation = life(7);  // registered anew, faster than anybody fenced it
+    bench.input.nodes["node1"].incarnation = life(7);
+    const auto plan = bench.plan();
+    const auto* grant = only<GrantGuest>(plan);
+    ASSERT_NE(grant, nullptr);
+    EXPECT_EQ(grant->node, "node2") << "it is ready; the other one still boots";
+    bench.lose("node2");
+    bench.volume().replicas[1].in_ack_set = false;
+    const auto* home = only<GrantGuest>(bench.plan());
+    ASSERT_NE(home, nullptr) << "where nobody else can, it is its own successor";
+    EXPECT_EQ(home->node, "node1");
+}
+
 }  // namespace
 }  // namespace gemel::ha
