@@ -4,7 +4,6 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <sys/mman.h>
 #include <thread>
 
 #include <CLI/CLI.hpp>
@@ -13,16 +12,15 @@
 #include "adapters/config/node_config.hpp"
 #include "adapters/log/log.hpp"
 #include "daemons/guard/guard_daemon.hpp"
+#include "daemons/guard/locked_memory.hpp"
 
 namespace {
 
 // It must work when the machine is short of memory and time; where it may not have both, it says so and goes
 // on.
 void claim_memory_and_time() {
-    if (::mlockall(MCL_CURRENT | MCL_FUTURE) != 0) {
-        gemel::log::warning(std::string("cannot lock its memory: ") + std::strerror(errno) +
-                            " (raise LimitMEMLOCK)");
-    }
+    if (const auto reserved = gemel::guard::reserve_memory(); !reserved)
+        gemel::log::warning(reserved.error().message);
     sched_param priority{};
     priority.sched_priority = 50;
     if (::sched_setscheduler(0, SCHED_FIFO, &priority) != 0) {

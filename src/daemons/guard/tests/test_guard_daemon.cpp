@@ -3,8 +3,10 @@
 #include <condition_variable>
 #include <filesystem>
 #include <functional>
+#include <malloc.h>
 #include <mutex>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
@@ -13,6 +15,7 @@
 #include <nlohmann/json.hpp>
 
 #include "daemons/guard/guard_daemon.hpp"
+#include "daemons/guard/locked_memory.hpp"
 
 namespace gemel::guard {
 namespace {
@@ -227,6 +230,49 @@ TEST_F(GuardDaemonTest, BadRequestsAreAnswered) {
     EXPECT_NE(
         ask({{"do", "register"}, {"guest", guest_.to_string()}})["error"].get<std::string>().find("pid"),
         std::string::npos);
+}
+
+// Its own fixture: the memory is reserved before anything is started, as in main().
+class ReservedMemoryTest : public GuardDaemonTest {
+  protected:
+    struct Reserve {
+        Reserve() { reserved = reserve_memory(); }
+        Status reserved;
+    };
+    static Status reserved() {
+        static const Reserve kOnce;
+        return kOnce.reserved;
+    }
+    ReservedMemoryTest() {
+        stop();
+        if (const auto done = reserved(); !done) {
+            EXPECT_NE(done.error().code, ErrorCode::out_of_space) << done.error().message;
+        }
+        start();
+    }
+};
+
+TEST_F(ReservedMemoryTest, SteadyWorkAsksNoMemoryOfTheKernel) {
+    const Child qemu;
+    register_child(qemu, false);
+    const auto work = [&](int rounds) {
+        for (int i = 0; i < rounds; ++i) {
+            lease(seconds(60));
+            ASSERT_TRUE(ask({{"do", "status"}}).contains("ok"));
+        }
+    };
+    work(100);
+    const auto before = ::mallinfo2();
+    rusage then{};
+    ASSERT_EQ(::getrusage(RUSAGE_SELF, &then), 0);
+    work(1000);
+    const auto after = ::mallinfo2();
+    rusage now_used{};
+    ASSERT_EQ(::getrusage(RUSAGE_SELF, &now_used), 0);
+    EXPECT_EQ(after.arena, before.arena);
+    EXPECT_EQ(after.hblkhd, before.hblkhd);
+    EXPECT_LT(now_used.ru_minflt - then.ru_minflt, 64) << "pages that were not there before";
+    EXPECT_GE(before.arena, kReserveBytes);
 }
 
 }  // namespace
