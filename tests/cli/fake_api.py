@@ -215,6 +215,17 @@ class FakeCluster:
             target["state"] = "confirmed-down"
         return self.operation("node.confirm-down", f"node/{path['name']}", work, query.get("operation_id"))
 
+    def leaveNode(self, path, query, body):
+        self.confirmed(body["confirm_name"], path["name"])
+        target = self.one("nodes", path["name"])
+        if path["name"] != self.status["node"]:
+            raise ApiError("failed_precondition", f"a node leaves by its own word: run 'gemel node leave {path['name']}' on "
+                           f"{path['name']}")
+
+        def work():
+            target["state"] = "left"
+        return self.operation("node.leave", f"node/{path['name']}", work, query.get("operation_id"))
+
     def listVolumes(self, path, query, body):
         return {"volumes": self.status["volumes"]}
 

@@ -234,6 +234,11 @@ ROWS = [
     ("node confirm-down node1 --confirm node1", None, REFUSED, "node1 answers: power it off first"),
     ("node confirm-down node2 --confirm node2", plan("node.confirm-down", allowed=False, refusal="node2 answered 3 s ago on "
      "link1: look why it is slow with 'gemel node show node2'"), REFUSED, "node2 answered 3 s ago on link1"),
+    ("node leave", None, USAGE, "either the node's name or --here is expected"),
+    ("node leave node1 --here", None, USAGE, "either the node's name or --here is expected"),
+    ("node leave node9 --confirm node9", None, MISSING, "there is no node node9"),
+    ("node leave node2 --confirm node2", None, REFUSED, "run 'gemel node leave node2' on node2"),
+    ("node leave node1", None, REFUSED, "add --confirm node1"),
     ("cluster start", None, USAGE, "both --alone and --accept-loss are expected"),
     ("cluster start --alone", None, USAGE, "both --alone and --accept-loss are expected"),
     ("cluster start --alone --accept-loss --confirm demo", plan("cluster.start-alone", allowed=False, refusal="the store is "

@@ -81,6 +81,10 @@ class Requests(CliTest):
         self.assertIn("fencing      fence-device ok, bmc-node2", self.good("node", "show", "node2"))
         self.good("node", "confirm-down", "node2", "--confirm", "node2")
         self.assertEqual(self.sent(), ("POST", "/v1/nodes/node2/confirm-down", {}, {"confirm_name": "node2"}))
+        self.good("node", "leave", "node1", "--confirm", "node1")
+        self.assertEqual(self.sent(), ("POST", "/v1/nodes/node1/leave", {}, {"confirm_name": "node1"}))
+        self.good("node", "leave", "--here")
+        self.assertEqual(self.sent(), ("POST", "/v1/nodes/node1/leave", {}, {"confirm_name": "node1"}))
         self.good("cluster", "start", "--alone", "--accept-loss", "--confirm", "demo")
         self.assertEqual(self.sent(), ("POST", "/v1/cluster/start-alone", {}, {"accept_loss": True, "confirm_name": "demo"}))
 
@@ -439,7 +443,7 @@ class Documentation(CliTest):
         return self.good("help", "--commands").splitlines()
 
     def test_every_command_of_the_contract_is_there(self):
-        wanted = {"status", "node list", "node show", "node confirm-down", "cluster start", "volume create", "volume list",
+        wanted = {"status", "node list", "node show", "node confirm-down", "node leave", "cluster start", "volume create", "volume list",
                   "volume show", "volume delete", "volume export", "volume force-uptodate", "volume resolve", "vm create",
                   "vm import", "vm list", "vm show", "vm start", "vm stop", "vm console", "vm delete", "fence set", "fence test",
                   "fence list", "events", "explain vm", "explain node", "explain volume", "sandbox", "help", "version"}

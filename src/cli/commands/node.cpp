@@ -1,4 +1,4 @@
-// gemel node list | show | confirm-down; gemel cluster start --alone --accept-loss
+// gemel node list | show | confirm-down | leave; gemel cluster start --alone --accept-loss
 #include <fmt/format.h>
 
 #include "cli/commands/commands.hpp"
@@ -92,6 +92,31 @@ Status confirm_down(Context& context, const std::string& name) {
     return {};
 }
 
+// `here`: the node that answers, unasked: what gemel-leave.service does when the host shuts down.
+Status leave(Context& context, std::string name, bool here) {
+    if (here == !name.empty())
+        return fail(ErrorCode::invalid_argument,
+                    "either the node's name or --here is expected: gemel node leave NAME");
+    std::string typed;
+    if (here) {
+        auto version = context.get("/v1/version");
+        if (!version) return tl::unexpected<Error>(version.error());
+        name = typed = text_of(*version, "node");
+    } else {
+        if (auto good = check_name("node", name); !good) return good;
+        auto answer = context.confirm_plan("node.leave", name, "");
+        if (!answer) return tl::unexpected<Error>(answer.error());
+        typed = *answer;
+    }
+    auto done = context.change("POST", fmt::format("/v1/nodes/{}/leave", name), Json{{"confirm_name", typed}},
+                               fmt::format("{} is leaving", name));
+    if (!done) return tl::unexpected<Error>(done.error());
+    context.terminal.print(fmt::format(
+        "{} has left; 'systemctl restart gemel-clusterd' on it, or its next boot, lets it join again\n",
+        name));
+    return {};
+}
+
 Status start_alone(Context& context, bool alone, bool accept_loss) {
     if (!alone || !accept_loss) {
         return fail(ErrorCode::invalid_argument,
@@ -145,6 +170,21 @@ void add_node_commands(CommandTree& tree) {
     down->add_option("NODE", *name, "the node's name")->required();
     tree.add_confirm_option(down);
     tree.on(down, [&tree, name] { return confirm_down(tree.context, *name); });
+
+    auto here = std::make_shared<bool>(false);
+    CLI::App* leaving = tree.add(
+        node, "leave", "take this node out cleanly, before it is powered off",
+        {"Run on the node itself. Its guests are shut down, its volumes closed and their leases given "
+         "back; then it is committed that it has left, so that the other node goes on without fencing "
+         "it and starts those guests whose disks it has. A host that is shut down or rebooted does "
+         "this by itself (gemel-leave.service). It joins again at its next boot, or when "
+         "gemel-clusterd is restarted.",
+         {{"gemel node leave node1", "asks for the name, after saying what will be done"},
+          {"gemel node leave --here", "the node it is run on, without a question"}}});
+    leaving->add_option("NODE", *name, "the node's name");
+    leaving->add_flag("--here", *here, "the node this is run on; asks nothing");
+    tree.add_confirm_option(leaving);
+    tree.on(leaving, [&tree, name, here] { return leave(tree.context, *name, *here); });
 }
 
 void add_cluster_commands(CommandTree& tree) {

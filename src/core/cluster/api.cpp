@@ -6,8 +6,9 @@
 namespace gemel::cluster {
 namespace {
 
-constexpr std::array<std::string_view, 14> kKinds{"cluster.start-alone",
+constexpr std::array<std::string_view, 15> kKinds{"cluster.start-alone",
                                                   "node.confirm-down",
+                                                  "node.leave",
                                                   "volume.create",
                                                   "volume.delete",
                                                   "volume.export",
@@ -41,6 +42,10 @@ Status check(const StartAlone& c) {
     return name("confirm_name", c.confirm_name);
 }
 Status check(const ConfirmDown& c) {
+    if (auto ok = name("node", c.node); !ok) return ok;
+    return confirmed(c.confirm_name, c.node);
+}
+Status check(const NodeLeave& c) {
     if (auto ok = name("node", c.node); !ok) return ok;
     return confirmed(c.confirm_name, c.node);
 }
@@ -147,6 +152,7 @@ Status check(const FenceTest& c) {
 struct ObjectOf {
     std::string operator()(const StartAlone& c) const { return "cluster/" + c.confirm_name; }
     std::string operator()(const ConfirmDown& c) const { return "node/" + c.node; }
+    std::string operator()(const NodeLeave& c) const { return "node/" + c.node; }
     std::string operator()(const VolumeCreate& c) const { return "volume/" + c.name; }
     std::string operator()(const VolumeDelete& c) const { return "volume/" + c.name; }
     std::string operator()(const VolumeExport& c) const { return "volume/" + c.name; }

@@ -24,6 +24,11 @@ struct ConfirmDown {
     std::string node;
     std::string confirm_name;
 };
+// A clean leave of the node that is asked; only by itself.
+struct NodeLeave {
+    std::string node;
+    std::string confirm_name;
+};
 struct VolumeCreate {
     std::string name;
     std::uint64_t size_bytes = 0;
@@ -84,7 +89,7 @@ struct FenceTest {
     std::string name;
 };
 
-using ApiCommand = std::variant<StartAlone, ConfirmDown, VolumeCreate, VolumeDelete, VolumeExport,
+using ApiCommand = std::variant<StartAlone, ConfirmDown, NodeLeave, VolumeCreate, VolumeDelete, VolumeExport,
                                 VolumeUnexport, VolumeForceUpToDate, VolumeResolve, GuestCreate, GuestDelete,
                                 GuestStart, GuestStop, FenceSet, FenceTest>;
 

@@ -169,6 +169,10 @@ Status Arbiter::confirm_down(const std::string& node) {
 }
 
 Status Arbiter::may_start_alone() const {
+    if (context_.withdrawn) {
+        return fail(ErrorCode::failed_precondition,
+                    "this node has left; 'systemctl restart gemel-clusterd' here lets it join again");
+    }
     if (context_.store_quorate()) {
         return fail(ErrorCode::failed_precondition, "the store is quorate; there is nothing to start alone");
     }
@@ -313,6 +317,11 @@ Txn Arbiter::first_commit() {
     txn.puts.push_back({std::string(keys::kCluster), encode(cluster), 0});
     txn.deletes.push_back(
         std::string(keys::kCoordinator));  // of the lost node, or of a term of the old lineage
+    // A leave is taken back by registering anew: the copy may hold that where the tables read here do not
+    // yet.
+    const auto left = context_.gated.nodes.find(peer_);
+    if (proof_.kind == ProofKind::leave && left != context_.gated.nodes.end())
+        context_.reads(txn, keys::node(peer_), left->second);
     const auto row = tables.nodes.find(peer_);
     const bool by_fence = proof_.kind == ProofKind::fence || proof_.kind == ProofKind::release;
     if (row != tables.nodes.end() && proof_.kind != ProofKind::leave) {
@@ -356,6 +365,11 @@ void Arbiter::prepare() {
 void Arbiter::evaluate() {
     if (context_.store_quorate() != was_quorate_) unquorate_since_ = context_.now;
     was_quorate_ = context_.store_quorate();
+    if (context_.withdrawn) {
+        // It gave up its say when it began to leave: what happens now is the others' business.
+        if (state_ != State::idle && state_ != State::activating) reset("this node is leaving");
+        return;
+    }
     const auto other = context_.other_voter();
     if (!other) {
         if (state_ == State::activating && context_.store_quorate()) reset("this node is the only voter");

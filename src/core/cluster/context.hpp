@@ -79,7 +79,10 @@ class Context {
     Instant quorate_at;                  // sending time of the newest linearizable answer
     std::uint64_t quorate_revision = 0;  // the store's revision in it
     bool ever_quorate = false;
-    bool acting = false;     // rejoined: may decide and act
+    bool acting = false;  // rejoined: may decide and act
+    // Set when a clean leave begins to close the volumes, until this process ends: blockd is handed nothing
+    // any more, and this node neither fences nor forces.
+    bool withdrawn = false;
     std::uint64_t term = 0;  // election key's create revision while this node is coordinator
 
     // ---- facts ----
@@ -94,6 +97,7 @@ class Context {
     std::uint64_t domain_lists = 0;
     std::map<GuestId, DomainView> domains;
     std::map<std::string, FenceTestResult> fence_tests;
+    HostResources resources;                     // of this node
     std::map<std::string, std::string> blocked;  // planner's: object -> why
 
     // ---- doing ----

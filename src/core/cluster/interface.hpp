@@ -169,6 +169,12 @@ struct DomainDone {  // answers StartDomain, ShutdownDomain, DestroyDomain
 };
 struct LibvirtDown {};
 
+// ---- host ----
+// At every change that matters and every few seconds.
+struct HostFacts {
+    HostResources resources;
+};
+
 // ---- operator ----
 struct ApiRequest {
     Tag tag = 0;            // the driver's
@@ -182,7 +188,7 @@ using Input =
     std::variant<Tick, TableSnapshot, WatchEvents, WatchLost, TxnDone, ReadDone, LeaseGranted, LeaseLost,
                  StoreHealth, BootFacts, StoreCommandDone, PeerMessageIn, BlockdUp, BlockdDown, BlockdSession,
                  BlockdVolume, BlockdProposal, BlockdNeedsRecord, BlockdEpochRefused, BlockdDone, FenceDone,
-                 DomainList, DomainDone, LibvirtDown, ApiRequest, LeaveNode>;
+                 DomainList, DomainDone, LibvirtDown, HostFacts, ApiRequest, LeaveNode>;
 
 // ================================================= outputs
 // =======================================================
@@ -302,7 +308,10 @@ struct BlockdSetAside {
     ReplicaId old;
     VolumeRecord record;  // its row of this node has the new replica id
 };
-struct BlockdRelease {  // close the front end of that epoch, flush, stop serving. Not serving it: ok.
+// The epoch is refused durably, and its front end is closed before that is answered. Not serving it: ok. No
+// flush is owed: what a guest was told is stable already is, on every replica; what is merely completed is on
+// every replica too and stays tracked until it is stable (docs/formats/control.md).
+struct BlockdRelease {
     Tag tag = 0;
     VolumeId volume;
     std::uint64_t epoch = 0;

@@ -5,12 +5,32 @@
 
 namespace gemel::cluster {
 
-void Leaver::asked() {
-    if (state_ != State::idle) return;
+Status Leaver::may_leave() const {
+    if (state_ == State::left) return fail(ErrorCode::failed_precondition, "this node has left already");
     if (!context_.acting || !context_.store_quorate()) {
-        return context_.emit(LeaveDone{false, "the store is not quorate: this node cannot leave cleanly"});
+        return fail(ErrorCode::failed_precondition,
+                    "the store is not quorate or this node has not rejoined: it cannot leave cleanly; "
+                    "gemel status says why");
     }
-    state_ = State::announcing;
+    return {};
+}
+
+Status Leaver::asked() {
+    if (auto may = may_leave(); !may) return may;
+    if (state_ == State::idle) state_ = State::announcing;
+    return {};
+}
+
+std::string Leaver::step() const {
+    switch (state_) {
+        case State::idle: return "";
+        case State::announcing: return "announcing that it leaves";
+        case State::emptying: return "stopping its guests and giving their volumes back";
+        case State::closing: return "closing its volumes";
+        case State::leaving: return "committing that it has left";
+        case State::left: return "left";
+    }
+    return "";
 }
 
 void Leaver::commit_state(NodeState to, State then) {
@@ -77,6 +97,7 @@ void Leaver::evaluate() {
             if (!guests_.empty()) return;
             if (volumes_.owns_any()) return release_exports();
             state_ = State::closing;
+            context_.withdrawn = true;
             return;
         case State::closing: {
             busy_ = true;

@@ -3,6 +3,8 @@
 //
 //   idle --asked--> announcing --leaving committed--> emptying --no guest, no lease here--> closing --blockd
 //   closed--> leaving --left committed--> left (answered)
+//
+// It stays left until the process ends: the next one registers anew, in this incarnation or the next.
 #pragma once
 
 #include <string>
@@ -18,7 +20,9 @@ class Leaver {
     enum class State : std::uint8_t { idle, announcing, emptying, closing, leaving, left };
     Leaver(Context& context, GuestAgent& guests, VolumeAgent& volumes)
         : context_(context), guests_(guests), volumes_(volumes) {}
-    void asked();
+    Status asked();
+    Status may_leave() const;
+    std::string step() const;  // what it is doing, for humans
     void evaluate();
     State state() const { return state_; }
 

@@ -18,9 +18,9 @@ ClusterNode::Impl::Impl(NodeConfig config, PlanFunction planner)
       volumes(context),
       guests(context),
       coordinator(context, peers, election),
-      operations(context, peers, arbiter, coordinator),
-      members(context, peers),
-      leaver(context, guests, volumes) {}
+      leaver(context, guests, volumes),
+      operations(context, peers, arbiter, coordinator, leaver),
+      members(context, peers) {}
 
 void ClusterNode::Impl::step(Instant at, const Input& input, Outputs& outputs) {
     INVARIANT(at >= context.now, "time does not go back");
@@ -195,8 +195,11 @@ void ClusterNode::Impl::handle(const LibvirtDown&) {
 void ClusterNode::Impl::handle(const ApiRequest& in) {
     operations.request(in);
 }
+void ClusterNode::Impl::handle(const HostFacts& in) {
+    context.resources = in.resources;
+}
 void ClusterNode::Impl::handle(const LeaveNode&) {
-    leaver.asked();
+    if (const auto begun = leaver.asked(); !begun) context.emit(LeaveDone{false, begun.error().message});
 }
 
 // ---- what follows from them

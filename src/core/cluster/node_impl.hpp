@@ -45,9 +45,9 @@ class ClusterNode::Impl {
     VolumeAgent volumes;
     GuestAgent guests;
     Coordinator coordinator;
+    Leaver leaver;
     Operations operations;
     Members members;
-    Leaver leaver;
     Instant last_tick;
 
   private:
@@ -75,6 +75,7 @@ class ClusterNode::Impl {
     void handle(const DomainList& in);
     void handle(const DomainDone& in);
     void handle(const LibvirtDown& in);
+    void handle(const HostFacts& in);
     void handle(const ApiRequest& in);
     void handle(const LeaveNode& in);
 

@@ -74,43 +74,60 @@ void Operations::try_begin(Pending pending) {
         });
 }
 
-bool Operations::begin_in_memory(const ApiRequest& request, OperationRecord& operation) {
-    operation.state = OperationState::running;
-    Status ok;
-    if (const auto* alone = std::get_if<StartAlone>(&request.command)) {
+std::optional<Status> Operations::begin_without_store(const ApiCommand& command, OperationRecord& operation) {
+    if (const auto* alone = std::get_if<StartAlone>(&command)) {
         const std::string name =
             context_.gated.cluster ? context_.gated.cluster->record.name : context_.config.cluster_name;
-        if (alone->confirm_name != name) {
-            ok = fail(ErrorCode::invalid_argument,
-                      "confirm_name: expected '" + name + "', the cluster's name");
-        } else {
-            ok = arbiter_.start_alone();
-        }
         operation.step = "proving that the other node is off";
-    } else if (const auto* down = std::get_if<ConfirmDown>(&request.command);
-               down != nullptr && !(context_.acting && context_.store_quorate())) {
-        ok = arbiter_.confirm_down(down->node);
+        if (alone->confirm_name != name)
+            return fail(ErrorCode::invalid_argument,
+                        "confirm_name: expected '" + name + "', the cluster's name");
+        return arbiter_.start_alone();
+    }
+    if (const auto* down = std::get_if<ConfirmDown>(&command);
+        down != nullptr && !(context_.acting && context_.store_quorate())) {
         operation.arguments["node"] = down->node;
         operation.step = "forcing the store";
-    } else if (const auto* set = std::get_if<FenceSet>(&request.command)) {
-        if (!context_.acting || !context_.store_quorate()) {
-            ok = fail(ErrorCode::unavailable,
-                      "nothing can be changed now: the store has no quorum; gemel status says why");
-        } else if (context_.node(set->device.node) == nullptr) {
-            ok = fail(ErrorCode::not_found,
-                      "there is no node named " + set->device.node + "; gemel node list shows them");
-        }
-        operation.step = "asking the device";
-    } else if (const auto* test = std::get_if<FenceTest>(&request.command)) {
-        if (!context_.latest.fence_devices.contains(test->name)) {
-            ok = fail(ErrorCode::not_found,
-                      "there is no fence device named " + test->name + "; gemel fence list shows them");
-        }
-        operation.step = "asking the device";
-    } else {
-        return false;
+        return arbiter_.confirm_down(down->node);
     }
-    if (!ok) {
+    if (const auto* leave = std::get_if<NodeLeave>(&command)) {
+        if (leave->node != context_.config.name)
+            return fail(ErrorCode::failed_precondition,
+                        "a node leaves by its own word: run 'gemel node leave " + leave->node + "' on " +
+                            leave->node);
+        const Status begun = leaver_.asked();
+        operation.step = leaver_.step();
+        return begun;
+    }
+    return std::nullopt;
+}
+
+std::optional<Status> Operations::begin_fence(const ApiCommand& command, OperationRecord& operation) {
+    operation.step = "asking the device";
+    if (const auto* set = std::get_if<FenceSet>(&command)) {
+        if (!context_.acting || !context_.store_quorate())
+            return fail(ErrorCode::unavailable,
+                        "nothing can be changed now: the store has no quorum; gemel status says why");
+        if (context_.node(set->device.node) == nullptr)
+            return fail(ErrorCode::not_found,
+                        "there is no node named " + set->device.node + "; gemel node list shows them");
+        return Status();
+    }
+    if (const auto* test = std::get_if<FenceTest>(&command)) {
+        if (!context_.latest.fence_devices.contains(test->name))
+            return fail(ErrorCode::not_found,
+                        "there is no fence device named " + test->name + "; gemel fence list shows them");
+        return Status();
+    }
+    return std::nullopt;
+}
+
+bool Operations::begin_in_memory(const ApiRequest& request, OperationRecord& operation) {
+    operation.state = OperationState::running;
+    auto begun = begin_without_store(request.command, operation);
+    if (!begun) begun = begin_fence(request.command, operation);
+    if (!begun) return false;
+    if (const Status& ok = *begun; !ok) {
         context_.emit(ApiAnswer{request.tag, tl::unexpected<Error>(ok.error())});
         return true;
     }
@@ -143,7 +160,9 @@ void Operations::fence_set(const FenceSet& c, const OperationRecord& operation) 
         if (!answered) {
             return finish_memory(
                 id, OperationState::failed, ErrorCode::unavailable,
-                "the device did not answer a status request: " + done.detail + "; nothing was stored");
+                "the device did not answer a status request: check its address, user name and password; "
+                "nothing was stored (" +
+                    done.detail + ")");
         }
         context_.fence_tests[c.device.name] = {true, done.outcome == FenceOutcome::verified_off, done.detail,
                                                context_.wall_ms};
@@ -158,15 +177,16 @@ void Operations::fence_set(const FenceSet& c, const OperationRecord& operation) 
 
 void Operations::fence_test(const FenceTest& c, const OperationRecord& operation) {
     const auto& device = context_.latest.fence_devices.at(c.name).record;
-    context_.fence(FenceAction::status, device,
-                   [this, name = c.name, id = operation.id](const FenceDone& done) {
-                       const bool answered =
-                           done.outcome == FenceOutcome::on || done.outcome == FenceOutcome::verified_off;
-                       context_.fence_tests[name] = {answered, done.outcome == FenceOutcome::verified_off,
-                                                     done.detail, context_.wall_ms};
-                       finish_memory(id, answered ? OperationState::succeeded : OperationState::failed,
-                                     ErrorCode::unavailable, "the device did not answer: " + done.detail);
-                   });
+    context_.fence(
+        FenceAction::status, device, [this, name = c.name, id = operation.id](const FenceDone& done) {
+            const bool answered =
+                done.outcome == FenceOutcome::on || done.outcome == FenceOutcome::verified_off;
+            context_.fence_tests[name] = {answered, done.outcome == FenceOutcome::verified_off, done.detail,
+                                          context_.wall_ms};
+            finish_memory(
+                id, answered ? OperationState::succeeded : OperationState::failed, ErrorCode::unavailable,
+                "the device did not answer: check its address, user name and password (" + done.detail + ")");
+        });
 }
 
 void Operations::watch_memory() {
@@ -174,6 +194,11 @@ void Operations::watch_memory() {
         if (operation.state != OperationState::running) continue;
         const bool alone = operation.kind == "cluster.start-alone";
         const bool down = operation.kind == "node.confirm-down";
+        if (operation.kind == "node.leave") {
+            operation.step = leaver_.step();
+            if (leaver_.state() == Leaver::State::left)
+                finish_memory(id, OperationState::succeeded, ErrorCode::internal, "");
+        }
         if (!alone && !down) continue;
         if (alone && context_.acting && context_.store_quorate()) {
             finish_memory(id, OperationState::succeeded, ErrorCode::internal, "");

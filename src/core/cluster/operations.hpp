@@ -1,8 +1,8 @@
 // Operations: what operators ask for. Accepting a request is one transaction: its operation record together
 // with the wish or the first step it changes; from then on the record carries it: every step is committed
 // before it is acted on, every step may be executed twice, and whoever is coordinator goes on (promise C9).
-// Requests that must work without a quorum (start alone, confirm-down) and those that change nothing until
-// they succeed (fence set, fence test) live in memory.
+// Requests that must work without a quorum (start alone, confirm-down), those that change nothing until
+// they succeed (fence set, fence test) and those that end with this process (leave) live in memory.
 //
 //   request --valid, preconditions hold--> committed: running(step) --each node does its part--> done
 //   --coordinator--> succeeded
@@ -17,14 +17,15 @@
 #include "core/cluster/arbiter.hpp"
 #include "core/cluster/context.hpp"
 #include "core/cluster/coordinator.hpp"
+#include "core/cluster/leaver.hpp"
 #include "core/cluster/peers.hpp"
 
 namespace gemel::cluster {
 
 class Operations {
   public:
-    Operations(Context& context, Peers& peers, Arbiter& arbiter, Coordinator& coordinator)
-        : context_(context), peers_(peers), arbiter_(arbiter), coordinator_(coordinator) {}
+    Operations(Context& context, Peers& peers, Arbiter& arbiter, Coordinator& coordinator, Leaver& leaver)
+        : context_(context), peers_(peers), arbiter_(arbiter), coordinator_(coordinator), leaver_(leaver) {}
     void request(const ApiRequest& request);
     void evaluate();
     const std::map<OperationId, OperationRecord>& in_memory() const { return memory_; }
@@ -58,6 +59,11 @@ class Operations {
 
     void try_begin(Pending pending);
     bool begin_in_memory(const ApiRequest& request, OperationRecord& operation);
+    std::optional<Status> begin_without_store(const ApiCommand& command, OperationRecord& operation);
+    std::optional<Status> begin_fence(const ApiCommand& command, OperationRecord& operation);
+    Status enough_space(const std::string& node, const std::string& pool, std::uint64_t size_bytes) const;
+    Status bridges_exist(const std::vector<GuestNic>& nics) const;
+    const HostResources& resources(const std::string& node) const;
     void fence_set(const FenceSet& c, const OperationRecord& operation);
     void fence_test(const FenceTest& c, const OperationRecord& operation);
     void finish_memory(const OperationId& id, OperationState state, ErrorCode code, const std::string& error);
@@ -87,6 +93,7 @@ class Operations {
     Peers& peers_;
     Arbiter& arbiter_;
     Coordinator& coordinator_;
+    Leaver& leaver_;
     std::vector<Pending> retry_;
     std::set<OperationId> busy_;  // a part or a commit of it is outstanding here
     std::map<OperationId, OperationRecord> memory_;

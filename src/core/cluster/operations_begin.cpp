@@ -41,6 +41,48 @@ Status Operations::unused(const std::string& volume, const std::string& except_g
     return {};
 }
 
+const HostResources& Operations::resources(const std::string& node) const {
+    static const HostResources kUnknown;
+    if (node == context_.config.name) return context_.resources;
+    const auto* peer = peers_.find(node);
+    return peer != nullptr && peers_.clusterd_alive(node) ? peer->heartbeat.resources : kUnknown;
+}
+
+// Refused at once, where the first write or the allocation would fail later. A node that says nothing is
+// asked nothing.
+Status Operations::enough_space(const std::string& node, const std::string& pool,
+                                std::uint64_t size_bytes) const {
+    constexpr std::uint64_t kMetadataBytes = std::uint64_t{64} << 20;
+    const HostResources& known = resources(node);
+    const auto free = known.pool_free_bytes.find(pool);
+    if (free == known.pool_free_bytes.end() || free->second >= size_bytes + kMetadataBytes) return {};
+    const auto mib = [](std::uint64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; };
+    return fail(ErrorCode::out_of_space, "pool " + pool + " on " + node + " has " + mib(free->second) +
+                                             " free and " + mib(size_bytes + kMetadataBytes) +
+                                             " are needed (the size and 64 MiB): free some space there, or "
+                                             "make a smaller volume");
+}
+
+// On every node that says what it has: the guest shall be able to come back on any of them.
+Status Operations::bridges_exist(const std::vector<GuestNic>& nics) const {
+    for (const auto& [node, row] : context_.gated.nodes) {
+        const HostResources& known = resources(node);
+        if (!known.known) continue;
+        for (const auto& nic : nics) {
+            const auto& there = known.bridges;
+            if (std::find(there.begin(), there.end(), nic.bridge) != there.end()) continue;
+            if (there.size() >= HostResources::kMaxBridges) continue;  // not all of them are told
+            std::string names;
+            for (const auto& one : there) names += (names.empty() ? "" : ", ") + one;
+            return fail(ErrorCode::failed_precondition, "there is no bridge " + nic.bridge + " on " + node +
+                                                            ", which has " +
+                                                            (names.empty() ? "none" : names) +
+                                                            "; make it on every node, or name another one");
+        }
+    }
+    return {};
+}
+
 Status Operations::begin(const ApiCommand& command, OperationRecord& operation, Txn& txn) {
     return std::visit(
         [&](const auto& c) -> Status {
@@ -84,6 +126,7 @@ Status Operations::begin_one(const VolumeCreate& c, OperationRecord& operation, 
             return fail(ErrorCode::unavailable,
                         "node " + node + " does not answer; a volume is made on all its nodes");
         }
+        if (auto ok = enough_space(node, c.pool, c.size_bytes); !ok) return ok;
         std::tie(high, low) = context_.random();
         record.replicas.push_back(
             {node, ReplicaId::from_random(high, low), c.pool, ReplicaState::inconsistent, false});
@@ -215,6 +258,13 @@ Status Operations::begin_one(const VolumeResolve& c, OperationRecord& operation,
                     "volume " + c.name + " is in use on " + record.owner->node);
     }
     const auto& loser = record.replicas[0].node == c.keep ? record.replicas[1] : record.replicas[0];
+    const auto facts = context_.volumes.find(record.id);
+    const bool split = facts != context_.volumes.end() &&
+                       facts->second.view.connection == replication::ConnectionState::standalone;
+    if (promotable(record, c.keep) && promotable(record, loser.node) && !split) {
+        return fail(ErrorCode::failed_precondition,
+                    "both replicas of " + c.name + " are UpToDate and agree: there is no split brain to end");
+    }
     if (loser.node != context_.config.name && !peers_.clusterd_alive(loser.node)) {
         return fail(ErrorCode::unavailable,
                     "node " + loser.node + ", whose replica would be set aside, does not answer");
@@ -243,6 +293,7 @@ Status Operations::begin_one(const GuestCreate& c, OperationRecord& operation, T
         }
         context_.reads(txn, keys::volume(disk.volume), **row);
     }
+    if (auto ok = bridges_exist(c.nics); !ok) return ok;
     if (!c.preferred_node.empty() && context_.node(c.preferred_node) == nullptr) {
         return fail(ErrorCode::not_found, "preferred_node: there is no node named " + c.preferred_node);
     }
@@ -305,6 +356,7 @@ Status Operations::begin_one(const GuestStart& c, OperationRecord& operation, Tx
                         "the guest " + c.name + " already runs on " + next.placement->node);
         }
     }
+    if (auto ok = bridges_exist(next.nics); !ok) return ok;
     for (const auto& disk : next.disks) {
         const auto at = context_.gated.volumes.find(disk.volume);
         if (at != context_.gated.volumes.end() && at->second.record.owner &&

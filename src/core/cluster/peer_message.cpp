@@ -18,6 +18,13 @@ void fields(V& v, T& r) {
     v("member_nonce", r.member_nonce);
     v("voters", r.voters);
 }
+template <typename V, Is<HostResources> T>
+void fields(V& v, T& r) {
+    v("known", r.known);
+    v("memory_free_bytes", r.memory_free_bytes);
+    v("pool_free_bytes", r.pool_free_bytes);
+    v("bridges", r.bridges);
+}
 template <typename V, Is<Heartbeat> T>
 void fields(V& v, T& r) {
     v("number", r.number);
@@ -27,6 +34,7 @@ void fields(V& v, T& r) {
     v("weight", r.weight);
     v("acting", r.acting);
     v("wants_to_join", r.wants_to_join);
+    v("resources", r.resources);
 }
 template <typename V, Is<AskRelease> T>
 void fields(V& v, T& r) {

@@ -31,6 +31,17 @@ struct StoreClaim {
     bool operator==(const StoreClaim&) const = default;
 };
 
+// What a node has left, as its daemon sees it: for refusing at once what could only fail later, and for
+// showing. Never a reason to decide about ownership.
+struct HostResources {
+    bool known = false;
+    std::uint64_t memory_free_bytes = 0;
+    std::map<std::string, std::uint64_t> pool_free_bytes;
+    std::vector<std::string> bridges;  // at most kMaxBridges, sorted
+    static constexpr std::size_t kMaxBridges = 64;
+    bool operator==(const HostResources&) const = default;
+};
+
 struct Heartbeat {
     std::uint64_t number = 0;
     std::map<std::string, std::uint64_t> heard;  // path -> newest number received from the addressee on it
@@ -39,6 +50,7 @@ struct Heartbeat {
     std::uint32_t weight = 0;                      // weighted guests running there
     bool acting = false;                           // has rejoined: registered, boot check passed
     bool wants_to_join = false;  // its store is set aside or missing: waits to be added as a learner
+    HostResources resources;
     bool operator==(const Heartbeat&) const = default;
 };
 // "Release everything and stop, I am about to fence you": victim = the life that is asked.

@@ -106,6 +106,7 @@ void Peers::tick(const StoreClaim& claim, bool wants_to_join, std::uint32_t weig
     heartbeat.weight = weight;
     heartbeat.acting = context_.acting;
     heartbeat.wants_to_join = wants_to_join;
+    heartbeat.resources = context_.resources;
     for (const auto& [name, row] : context_.gated.nodes) {
         if (!row.record.member_nonce.is_nil()) heartbeat.committed_nonces[name] = row.record.member_nonce;
     }

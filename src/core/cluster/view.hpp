@@ -37,6 +37,11 @@ struct RungView {
     std::optional<std::uint32_t> bound_ms;
     std::optional<std::string> detail;
 };
+struct PoolView {
+    std::string name;
+    std::optional<std::uint64_t> total_bytes;
+    std::optional<std::uint64_t> free_bytes;
+};
 struct NodeView {
     std::string name;
     std::string id;
@@ -52,7 +57,8 @@ struct NodeView {
     bool is_protected = false;
     std::vector<RungView> rungs;
     std::optional<std::uint64_t> memory_total_bytes;
-    std::vector<std::string> pools;
+    std::optional<std::uint64_t> memory_free_bytes;
+    std::vector<PoolView> pools;
 };
 struct ReplicaView {
     std::string node;

@@ -131,8 +131,18 @@ NodeView Views::node(const NodeRecord& record) const {
     for (const auto& rung : view.rungs)
         view.is_protected = view.is_protected || (rung.kind == "fence-device" && rung.state == "ok");
     if (record.memory_bytes != 0) view.memory_total_bytes = record.memory_bytes;
+    static const HostResources kUnknown;
+    const bool self = record.name == context_.config.name;
+    const bool told = peer != nullptr && node_.peers.clusterd_alive(record.name);
+    const HostResources& known = self ? context_.resources : told ? peer->heartbeat.resources : kUnknown;
+    if (known.known) view.memory_free_bytes = known.memory_free_bytes;
     for (const auto& [key, row] : tables_.pools) {
-        if (row.record.node == record.name) view.pools.push_back(row.record.name);
+        if (row.record.node != record.name) continue;
+        PoolView pool{row.record.name, {}, {}};
+        if (row.record.total_bytes != 0) pool.total_bytes = row.record.total_bytes;
+        const auto free = known.pool_free_bytes.find(row.record.name);
+        if (free != known.pool_free_bytes.end()) pool.free_bytes = free->second;
+        view.pools.push_back(pool);
     }
     return view;
 }

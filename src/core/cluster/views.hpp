@@ -43,6 +43,7 @@ class Views {
     ExplainView explain_node(const NodeRecord& record) const;
     ExplainView explain_volume(const Row<VolumeRecord>& row) const;
     PlanView plan_confirm_down(const std::string& node) const;
+    PlanView plan_leave(const std::string& node) const;
     PlanView plan_volume(const std::string& action, const Row<VolumeRecord>& row,
                          const std::string& node) const;
 

@@ -291,6 +291,37 @@ PlanView Views::plan_confirm_down(const std::string& name) const {
     return view;
 }
 
+PlanView Views::plan_leave(const std::string& name) const {
+    PlanView view;
+    view.confirm_name = name;
+    const bool self = name == context_.config.name;
+    const Status may =
+        self ? node_.leaver.may_leave()
+             : Status(fail(ErrorCode::failed_precondition,
+                           "a node leaves by its own word: run 'gemel node leave " + name + "' on " + name));
+    view.allowed = may.has_value();
+    if (!may) view.refusal = may.error().message;
+    view.will_do = {"shut down the guests that run on " + name, "close its volumes and give its leases back",
+                    "let the other node go on without fencing it, and start there what can run there"};
+    for (const auto& [guest, row] : tables_.guests) {
+        const auto& placement = row.record.placement;
+        if (!placement || placement->node != name) continue;
+        bool elsewhere = false;
+        for (const auto& [node, other] : tables_.nodes) {
+            bool all = node != name && alive(node);
+            for (const auto& disk : row.record.disks) {
+                const auto volume = tables_.volumes.find(disk.volume);
+                all = all && volume != tables_.volumes.end() && promotable(volume->second.record, node);
+            }
+            elsewhere = elsewhere || all;
+        }
+        if (!elsewhere)
+            view.may_lose.push_back("the service of " + guest + " until " + name +
+                                    " is back: no other node has its disks");
+    }
+    return view;
+}
+
 PlanView Views::plan_volume(const std::string& action, const Row<VolumeRecord>& row,
                             const std::string& name) const {
     const VolumeRecord& record = row.record;
@@ -334,6 +365,12 @@ PlanView Views::plan_volume(const std::string& action, const Row<VolumeRecord>& 
         view.may_lose = {
             "nothing is deleted; what only the other replica has goes on in the renamed copy only"};
         if (record.replicas.size() != 2) refuse("it has only one replica");
+        const auto* seen = facts(record);
+        const bool split =
+            seen != nullptr && seen->view.connection == replication::ConnectionState::standalone;
+        bool both = record.replicas.size() == 2;
+        for (const auto& replica : record.replicas) both = both && promotable(record, replica.node);
+        if (both && !split) refuse("both replicas are UpToDate and agree: there is no split brain to end");
     }
     return view;
 }
@@ -345,6 +382,10 @@ Result<PlanView> Views::plan(const std::string& action, const std::string& objec
         if (!tables_.nodes.contains(object))
             return fail(ErrorCode::not_found, "there is no node named " + object);
         view = plan_confirm_down(object);
+    } else if (action == "node.leave") {
+        if (!tables_.nodes.contains(object))
+            return fail(ErrorCode::not_found, "there is no node named " + object);
+        view = plan_leave(object);
     } else if (action == "cluster.start-alone") {
         view.confirm_name = tables_.cluster ? tables_.cluster->record.name : context_.config.cluster_name;
         const auto may = node_.arbiter.may_start_alone();

@@ -141,6 +141,7 @@ void VolumeAgent::hand_over(const Row<VolumeRecord>& row) {
 
 void VolumeAgent::evaluate() {
     if (!context_.blockd_up || !context_.gated.lineage || !context_.gated.refused.empty()) return;
+    if (context_.withdrawn) return;  // its volumes are closed: no record may open one again
     std::set<VolumeId> here;
     for (const auto& [name, row] : context_.gated.volumes) {
         const VolumeRecord& volume = row.record;

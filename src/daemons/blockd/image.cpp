@@ -28,6 +28,7 @@ struct Descriptor {
 
 tl::unexpected<Error> system_error(const char* what, const std::string& path) {
     const auto code = errno == ENOENT   ? ErrorCode::not_found
+                      : errno == EEXIST ? ErrorCode::already_exists
                       : errno == ENOSPC ? ErrorCode::out_of_space
                                         : ErrorCode::io_error;
     return fail(code, fmt::format("cannot {} {}: {}", what, path, std::strerror(errno)));

@@ -215,6 +215,8 @@ Result<ApiCommand> by_route(const std::string& route, const std::string& name, c
     }
     if (route == "node.confirm-down")
         return finished(fields, cluster::ConfirmDown{name, fields.text("confirm_name", true)});
+    if (route == "node.leave")
+        return finished(fields, cluster::NodeLeave{name, fields.text("confirm_name", true)});
     if (route == "volume.create") return volume_create(fields);
     if (route == "volume.delete")
         return finished(fields, cluster::VolumeDelete{name, query(request, "confirm_name")});

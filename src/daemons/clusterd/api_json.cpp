@@ -1,7 +1,9 @@
 #include "daemons/clusterd/api_json.hpp"
 
-#include <sys/statvfs.h>
-#include <sys/sysinfo.h>
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <set>
 #include <time.h>
 
 #include <fmt/format.h>
@@ -18,6 +20,11 @@ Json text_or_null(const std::string& text) {
 }
 Json time_or_null(const std::optional<std::int64_t>& wall_ms) {
     return wall_ms ? Json(time_text(*wall_ms)) : Json(nullptr);
+}
+
+std::int64_t wall_now_ms() {
+    const auto now = std::chrono::system_clock::now().time_since_epoch();
+    return std::chrono::duration_cast<std::chrono::milliseconds>(now).count();
 }
 
 std::string strip(const std::string& object) {
@@ -79,20 +86,10 @@ Json Renderer::node(const cluster::NodeView& view) const {
     Json rungs = Json::array();
     for (const auto& one : view.rungs) rungs.push_back(rung(one));
     Json pools = Json::array();
-    for (const auto& name : view.pools) {
-        Json pool{{"name", name}, {"total_bytes", nullptr}, {"free_bytes", nullptr}};
-        struct statvfs space {};
-        for (const auto& mine : settings_.node.pools) {
-            if (!self || mine.name != name || ::statvfs(mine.path.c_str(), &space) != 0) continue;
-            pool["total_bytes"] = static_cast<std::uint64_t>(space.f_blocks) * space.f_frsize;
-            pool["free_bytes"] = static_cast<std::uint64_t>(space.f_bavail) * space.f_frsize;
-        }
-        pools.push_back(std::move(pool));
-    }
-    Json free_bytes = nullptr;
-    struct sysinfo memory {};
-    if (self && ::sysinfo(&memory) == 0)
-        free_bytes = static_cast<std::uint64_t>(memory.freeram + memory.bufferram) * memory.mem_unit;
+    for (const auto& pool : view.pools)
+        pools.push_back({{"name", pool.name},
+                         {"total_bytes", or_null(pool.total_bytes)},
+                         {"free_bytes", or_null(pool.free_bytes)}});
     return {{"name", view.name},
             {"id", view.id},
             {"state", view.state},
@@ -105,7 +102,7 @@ Json Renderer::node(const cluster::NodeView& view) const {
             {"links", links},
             {"fencing", {{"protected", view.is_protected}, {"rungs", rungs}}},
             {"memory_total_bytes", or_null(view.memory_total_bytes)},
-            {"memory_free_bytes", free_bytes},
+            {"memory_free_bytes", or_null(view.memory_free_bytes)},
             {"pools", pools}};
 }
 
@@ -232,6 +229,38 @@ Json Renderer::result_of(const OperationRecord& record, const cluster::StatusVie
     return nullptr;
 }
 
+// What the operation waits for, as far as this node sees it: bytes of a resync, the time a guest is given to
+// shut down, the nodes that did their part. Null where nothing of that is known.
+Json Renderer::progress_of(const OperationRecord& record, const cluster::StatusView& status) const {
+    if (record.state != OperationState::running) return nullptr;
+    const std::string name = strip(record.object);
+    std::set<std::string> volumes;
+    if (record.kind.starts_with("volume.")) volumes.insert(name);
+    for (const auto& view : status.guests)
+        if (record.kind == "vm.start" && view.name == name)
+            for (const auto& disk : view.disks) volumes.insert(disk.volume);
+    std::uint64_t done = 0;
+    std::uint64_t total = 0;
+    std::size_t parts = 0;
+    for (const auto& view : status.volumes) {
+        if (!volumes.contains(view.name)) continue;
+        parts += view.replicas.size();
+        for (const auto& replica : view.replicas) {
+            done += replica.resync_done_bytes.value_or(0);
+            total += replica.resync_total_bytes.value_or(0);
+        }
+    }
+    if (total != 0) return {{"done", done}, {"total", total}, {"unit", "bytes"}};
+    if (const auto timeout = record.arguments.find("timeout_ms"); timeout != record.arguments.end()) {
+        const std::int64_t limit = std::strtoll(timeout->second.c_str(), nullptr, 10);
+        const std::int64_t passed = wall_now_ms() - started_ms_(record.id.to_string());
+        return {{"done", std::clamp<std::int64_t>(passed, 0, limit)}, {"total", limit}, {"unit", "ms"}};
+    }
+    const bool in_parts = record.kind == "volume.create" || record.kind == "volume.delete";
+    if (in_parts && parts != 0) return {{"done", record.done.size()}, {"total", parts}, {"unit", "steps"}};
+    return nullptr;
+}
+
 Json Renderer::operation(const OperationRecord& record, const cluster::StatusView& status,
                          const std::vector<cluster::FenceDeviceView>& devices) const {
     Json error = nullptr;
@@ -243,7 +272,7 @@ Json Renderer::operation(const OperationRecord& record, const cluster::StatusVie
             {"object", record.object},
             {"state", std::string(to_string(record.state))},
             {"step", text_or_null(record.step)},
-            {"progress", nullptr},
+            {"progress", progress_of(record, status)},
             {"error", error},
             {"result", done ? result_of(record, status, devices) : Json(nullptr)},
             {"started", time_text(started_ms_(record.id.to_string()))}};

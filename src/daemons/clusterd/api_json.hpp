@@ -39,6 +39,7 @@ class Renderer {
   private:
     Json result_of(const OperationRecord& record, const cluster::StatusView& status,
                    const std::vector<cluster::FenceDeviceView>& devices) const;
+    Json progress_of(const OperationRecord& record, const cluster::StatusView& status) const;
     Json exported(const std::string& volume, const cluster::ExportView& view) const;
     const Settings& settings_;
     std::function<std::int64_t(const std::string&, const std::string&)> round_trip_us_;

@@ -229,6 +229,7 @@ void ApiServer::add_commands(http::Router& router) {
     static constexpr Entry kEntries[] = {
         {"POST", "/v1/cluster/start-alone", "cluster.start-alone"},
         {"POST", "/v1/nodes/{name}/confirm-down", "node.confirm-down"},
+        {"POST", "/v1/nodes/{name}/leave", "node.leave"},
         {"POST", "/v1/volumes", "volume.create"},
         {"DELETE", "/v1/volumes/{name}", "volume.delete"},
         {"POST", "/v1/volumes/{name}/export", "volume.export"},

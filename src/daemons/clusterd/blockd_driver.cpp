@@ -380,7 +380,8 @@ void BlockdDriver::handle(const cluster::BlockdSetAside& order) {
             });
 }
 
-// Refusing the epoch durably is what ends serving: no request of it is acknowledged afterwards.
+// Refusing the epoch durably is what ends serving: its front end is closed and no request of it is
+// acknowledged afterwards (docs/formats/control.md, "Release is a refusal").
 void BlockdDriver::handle(const cluster::BlockdRelease& order) {
     const auto name = name_of(order.volume);
     if (!name) {

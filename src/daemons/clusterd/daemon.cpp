@@ -10,6 +10,7 @@
 #include "daemons/clusterd/api_server.hpp"
 #include "daemons/clusterd/blockd_driver.hpp"
 #include "daemons/clusterd/guest_driver.hpp"
+#include "daemons/clusterd/host_resources.hpp"
 #include "daemons/clusterd/loop.hpp"
 #include "daemons/clusterd/peer_driver.hpp"
 #include "daemons/clusterd/store_driver.hpp"
@@ -82,6 +83,7 @@ struct Daemon::Impl {
     cluster::ClusterNode node;
     cluster::Outputs outputs;
     Instant streams_fed{};
+    Instant resources_told{};
     GuardDriver guard;
     GuestDriver guests;
     FenceDriver fences;
@@ -108,19 +110,25 @@ void Daemon::Impl::handle(const cluster::Log& line) {
 }
 
 void Daemon::Impl::handle(const cluster::LeaveDone& done) {
+    // It stays, and stays out: a process that ended would be started again, and join.
     if (done.ok) {
-        log::info("this node has left the cluster cleanly");
+        log::info(
+            "this node has left the cluster cleanly; it joins again when gemel-clusterd is started anew");
     } else {
         log::error("leaving failed: " + done.detail);
     }
-    loop.stop();
 }
 
 Instant Daemon::Impl::on_time() {
     constexpr Duration kStreamInterval = milliseconds(100);
+    constexpr Duration kResourcesEvery = seconds(2);
     const Instant now = boot_now();
     blockd.tick(now);
     if (now >= node.next_deadline()) step(cluster::Tick{wall_ms()});
+    if (now - resources_told >= kResourcesEvery) {
+        resources_told = now;
+        step(cluster::HostFacts{host_resources(settings.node.pools)});
+    }
     if (now - streams_fed >= kStreamInterval) {
         streams_fed = now;
         api.changed(now);
@@ -151,10 +159,6 @@ Status Daemon::run() {
 
 void Daemon::stop() {
     impl_->loop.stop();
-}
-
-void Daemon::leave() {
-    impl_->sink(cluster::LeaveNode{});
 }
 
 }  // namespace gemel::clusterd

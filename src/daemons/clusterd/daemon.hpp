@@ -21,8 +21,6 @@ class Daemon {
     // Any thread. The node goes on: guests, volumes and the store outlive this process, and its end proves
     // nothing.
     void stop();
-    // Any thread. A clean leave (design brief 3.6), then stop().
-    void leave();
 
   private:
     struct Impl;

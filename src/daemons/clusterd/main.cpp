@@ -15,9 +15,8 @@ namespace {
 constexpr const char* kUsage =
     "usage: gemel-clusterd --config FILE\n\n"
     "The control plane of one Gemel node. FILE is node.toml (normally /etc/gemel/node.toml).\n"
-    "SIGTERM ends the daemon; guests, volumes and the store go on. SIGUSR1 leaves the cluster cleanly "
-    "first:\n"
-    "guests are stopped, leases released, volumes closed.\n";
+    "SIGTERM ends the daemon; guests, volumes and the store go on, and its end proves nothing. To leave the\n"
+    "cluster cleanly use 'gemel node leave'; gemel-leave.service does so when the host shuts down.\n";
 
 int complain(const std::string& text) {
     std::fputs(("gemel-clusterd: " + text + "\n").c_str(), stderr);
@@ -48,7 +47,7 @@ int main(int argc, char** argv) {
     // Before any thread begins, so that all of them leave the signals to the one that waits for them.
     sigset_t signals;
     ::sigemptyset(&signals);
-    for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) ::sigaddset(&signals, signal);
+    for (const int signal : {SIGTERM, SIGINT}) ::sigaddset(&signals, signal);
     ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
     ::signal(SIGPIPE, SIG_IGN);
     auto file = gemel::load_node_config(config);
@@ -57,16 +56,9 @@ int main(int argc, char** argv) {
     if (!settings) return complain(settings.error().message);
     gemel::clusterd::Daemon daemon(std::move(*settings));
     std::thread([&daemon, signals] {
-        while (true) {
-            int signal = 0;
-            ::sigwait(&signals, &signal);
-            if (signal == SIGUSR1) {
-                daemon.leave();
-                continue;
-            }
-            daemon.stop();
-            return;
-        }
+        int signal = 0;
+        ::sigwait(&signals, &signal);
+        daemon.stop();
     }).detach();
     if (const auto done = daemon.run(); !done) return complain(done.error().message);
     gemel::log::info("stopped; guests, volumes and the store go on");

@@ -3,15 +3,17 @@ import argparse
 import json
 import os
 import shlex
+import subprocess
 import sys
 import time
 from pathlib import Path
 
+from gemel_sandbox import config
 from gemel_sandbox import sandbox as sandboxes
 from gemel_sandbox.config import TIMING_KEYS
 from gemel_sandbox.errors import SandboxError
-from gemel_sandbox.host import signal_number
-from gemel_sandbox.layout import CLIENT, DEFAULT_HOME, DEFAULT_ID, check_id
+from gemel_sandbox.host import REPOSITORY, signal_number
+from gemel_sandbox.layout import CLIENT, DEFAULT_HOME, DEFAULT_ID, WITNESS, check_id
 from gemel_sandbox.run import HOST_PATH
 from gemel_sandbox.state import State, all_ids, locked
 
@@ -51,6 +53,7 @@ def parser():
         (["argv"], {"metavar": "CMD", "nargs": argparse.REMAINDER}))
     add("cut-power", "pull the plug: no frame, no flush, everything dead at once", host,
         (["--with-bmc"], {"action": "store_true", "help": "its BMC dies too"}))
+    add("shutdown", "shut a host down as its init system does: it leaves the cluster, then power off", host)
     add("power-on", "give power back to a host and its BMC", host)
     add("cut-link", "drop all frames of a network, of one host's port, or in one direction",
         (["network"], {"help": "linkN, control, mgmt, guest or all"}),
@@ -160,6 +163,24 @@ def command_cut_power(sandbox, options):
     return f"{options.host}{dead} without power; next: gemel sandbox{id_suffix(options.id)} power-on {options.host}"
 
 
+def command_shutdown(options):
+    """What the packaged unit does at a host's shutdown, word for word, then the end of everything in the host. The
+    leave takes as long as the guests take; the sandbox's lock is held for the power only."""
+    host = sandboxes.Sandbox.load(options.id).host(options.host)
+    clean = ""
+    if options.host != WITNESS:
+        command, limit_s = config.stop_command(REPOSITORY)
+        host.require_on()
+        done = subprocess.run(host.enter_command(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, timeout=limit_s, check=False,
+                              env={"PATH": HOST_PATH, "HOME": "/root"})
+        print(done.stdout, end="")
+        clean = " after a clean leave" if done.returncode == 0 else " WITHOUT having left the cluster"
+    with locked(options.id):
+        sandboxes.Sandbox.load(options.id).cut_power(options.host, False)
+    print(f"{options.host} is off{clean}; next: gemel sandbox{id_suffix(options.id)} power-on {options.host}")
+
+
 def command_power_on(sandbox, options):
     was_off = sandbox.power_on(options.host)
     return f"{options.host} {'is on' if was_off else 'was on already'}; next: gemel sandbox{id_suffix(options.id)} status"
@@ -220,7 +241,7 @@ def id_suffix(sandbox_id):
 
 
 # The first kind takes the lock itself or needs none (exec never returns); the second kind changes a live sandbox.
-_FREE = {"up": command_up, "down": command_down, "status": command_status, "exec": command_exec, "kill": command_kill,
+_FREE = {"up": command_up, "down": command_down, "status": command_status, "exec": command_exec, "kill": command_kill, "shutdown": command_shutdown,
          "stop-unit": command_stop_unit, "start-unit": command_start_unit}
 _LOCKED = {"cut-power": command_cut_power, "power-on": command_power_on, "cut-link": command_cut_link,
            "heal": command_heal, "pause": command_pause, "resume": command_resume, "bmc-power": command_bmc_power}

@@ -14,6 +14,7 @@ from gemel_sandbox.layout import CONTROL_PORT, ETCD_CLIENT_PORT, ETCD_PEER_PORT,
 from gemel_sandbox.mounts import PERSISTENT
 from gemel_sandbox.run import run
 from gemel_sandbox.state import write_atomically
+from gemel_sandbox.units import parse_duration
 
 BMC_USER = "gemel"
 # The time chain of design brief section 4, in node.toml's words.
@@ -150,13 +151,27 @@ def write_host(state, host):
     (disk / "etc-libvirt" / "libvirtd.conf").write_text(libvirtd_conf(ids[host]))
 
 
-def unit_files(repository, witness):
-    """Path -> text of the units a host starts: the packaged ones, and libvirt's, which its own package would bring."""
+def packaged_units(repository):
     places = [Path(repository) / "packaging" / "systemd", Path("/usr/lib/systemd/system"), Path("/lib/systemd/system")]
     packaged = next((place for place in places if (place / "gemel-blockd.service").exists()), None)
     if packaged is None:
         raise SandboxError(f"expected the packaged unit files in one of {', '.join(map(str, places))}; "
                            "install the package gemel, or run from the source tree")
+    return packaged
+
+
+def stop_command(repository):
+    """What the packaged unit runs when a host shuts down, and for how long it may: (words, seconds)."""
+    found = {}
+    for line in (packaged_units(repository) / "gemel-leave.service").read_text().splitlines():
+        key, _, value = line.partition("=")
+        found[key] = value
+    return found["ExecStop"].split(), parse_duration(found["TimeoutStopSec"])
+
+
+def unit_files(repository, witness):
+    """Path -> text of the units a host starts: the packaged ones, and libvirt's, which its own package would bring."""
+    packaged = packaged_units(repository)
     if witness:
         paths = [packaged / "gemel-witness.service"]
     else:

@@ -56,6 +56,13 @@ class Host:
             raise SandboxError(f"{self.name}: {answer['error']}")
         return answer
 
+    def require_on(self):
+        """Raises with the next step unless the host runs and is not paused."""
+        if not self.running():
+            raise self._off_error()
+        if self.cgroup.frozen():
+            raise SandboxError(f"{self.name} is paused; run `gemel sandbox resume {self.name}` first")
+
     def power_on(self):
         if self.running():
             raise SandboxError(f"{self.name} is on already; run `gemel sandbox cut-power {self.name}` first")

@@ -375,6 +375,77 @@ TEST(Leave, CleanLeaveMovesTheGuest) {
     EXPECT_TRUE(world.fenced.empty());
 }
 
+TEST(Leave, TheOtherVoterGoesOnAloneWithoutFencing) {
+    World world(2, false);
+    prepare(world);
+    auto refused = world.ask("node2", NodeLeave{"node1", "node1"});
+    ASSERT_FALSE(refused) << "a node leaves by its own word";
+    EXPECT_NE(refused.error().message.find("on node1"), std::string::npos) << refused.error().message;
+    const auto left = world.ask("node1", NodeLeave{"node1", "node1"});
+    ASSERT_TRUE(left) << left.error().message;
+    ASSERT_EQ(left->state, OperationState::succeeded) << left->error << left->step;
+    ASSERT_TRUE(world.until(seconds(30), [&] { return runs_only_on(world, "node2"); }));
+    EXPECT_EQ(world.node("node1").status().nodes.at(0).state, "left");
+    world.cut_power("node1");
+    ASSERT_TRUE(world.until(seconds(20), [&] {
+        return world.node("node2").is_acting() && world.host("node2").group->voters.size() == 1;
+    })) << world.host("node2").log.back();
+    EXPECT_TRUE(world.fenced.empty());
+    EXPECT_TRUE(runs_only_on(world, "node2"));
+    world.boot("node1");
+    EXPECT_TRUE(world.until(seconds(90), [&] { return world.node("node1").is_acting(); }))
+        << world.host("node1").log.back();
+}
+
+TEST(Leave, WhoHasLeftNeitherFencesNorForcesUntilItJoinsAgain) {
+    World world(2, false);
+    prepare(world);
+    const auto left = world.ask("node1", NodeLeave{"node1", "node1"});
+    ASSERT_TRUE(left) << left.error().message;
+    ASSERT_TRUE(world.until(seconds(30), [&] { return runs_only_on(world, "node2"); }));
+    world.auto_power_on = false;
+    world.cut_power("node2");
+    world.run(seconds(90));
+    EXPECT_TRUE(world.fenced.empty());
+    EXPECT_TRUE(world.runners("web1").empty()) << "what node2 wrote since is not here";
+    EXPECT_FALSE(world.node("node1").is_acting());
+    world.boot("node2");
+    ASSERT_TRUE(world.until(seconds(60), [&] { return runs_only_on(world, "node2"); }))
+        << world.host("node2").log.back();
+    world.start_clusterd("node1");  // the operator wants it back, without a boot
+    EXPECT_TRUE(world.until(seconds(60), [&] { return world.node("node1").is_acting(); }))
+        << world.host("node1").log.back();
+}
+
+TEST(Resources, WhatCanOnlyFailLaterIsRefusedAtOnce) {
+    World world(2, true);
+    prepare(world);
+    HostFacts facts;
+    facts.resources = {true, 1ULL << 30, {{"default", 100ULL << 20}}, {"br0"}};
+    for (const char* name : {"node1", "node2"}) world.host(name).inbox.push_back(facts);
+    world.run(seconds(1));
+    VolumeCreate volume;
+    volume.name = "big";
+    volume.size_bytes = 64ULL << 20;
+    const auto full = world.ask("node1", volume);
+    ASSERT_FALSE(full);
+    EXPECT_EQ(full.error().code, ErrorCode::out_of_space) << full.error().message;
+    volume.size_bytes = 16ULL << 20;
+    EXPECT_TRUE(world.ask("node1", volume));
+    GuestCreate guest;
+    guest.name = "web2";
+    guest.memory_bytes = 1 << 30;
+    guest.vcpus = 1;
+    guest.disks = {{"vda", "big"}};
+    guest.nics = {{"br1", ""}};
+    const auto wrong = world.ask("node1", guest);
+    ASSERT_FALSE(wrong);
+    EXPECT_NE(wrong.error().message.find("no bridge br1"), std::string::npos) << wrong.error().message;
+    guest.nics = {{"br0", ""}};
+    EXPECT_TRUE(world.ask("node1", guest));
+    EXPECT_EQ(world.node("node1").status().nodes.at(1).memory_free_bytes, 1ULL << 30) << "of the peer too";
+}
+
 TEST(Volumes, ExportUnexportDelete) {
     World world(2, true);
     prepare(world);
