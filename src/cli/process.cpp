@@ -7,6 +7,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -64,6 +65,8 @@ Result<ChildOutcome> run_child(const std::vector<std::string>& argv,
     const pid_t child = fork();
     if (child == 0) {
         setpgid(0, 0);
+        // Killed with us: what copies into an export must not outlive who closes it.
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         restore_signals();
         dup2(out[1], STDOUT_FILENO);
         dup2(err[1], STDERR_FILENO);

@@ -98,12 +98,19 @@ Status NewVolumes::check_name_is_free(const std::string& name) {
         return tl::unexpected<Error>(there.error());
     }
     // Deleting is left to the user: only a human knows whether it is what a killed import left behind.
-    const bool unused = !has(*there, "vm") && !has(*there, "export");
-    return fail(
-        ErrorCode::already_exists,
-        fmt::format(
-            "there is a volume {} already{}: choose another name, or look with 'gemel volume show {}'", name,
-            unused ? ", used by no guest (if an interrupted import left it, delete it)" : "", name));
+    std::string hint;
+    if (!has(*there, "vm") && has(*there, "export")) {
+        hint = fmt::format(
+            ", exported and used by no guest (if a killed import left it: 'gemel volume export {} "
+            "--close', then delete it)",
+            name);
+    } else if (!has(*there, "vm")) {
+        hint = ", used by no guest (if an interrupted import left it, delete it)";
+    }
+    return fail(ErrorCode::already_exists,
+                fmt::format("there is a volume {} already{}: choose another name, or look with 'gemel volume "
+                            "show {}'",
+                            name, hint, name));
 }
 
 Status NewVolumes::create(const std::string& name, std::int64_t size_bytes) {
