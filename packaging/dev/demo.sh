@@ -1,7 +1,7 @@
 # ./dev demo [--keep]: a guest survives two power cuts of the server under it
 need_root
 install_packages
-build dev gemel-clusterd gemel-blockd gemel-guard gemel
+build dev gemel-clusterd gemel-blockd gemel-guard gemel-witness gemel
 step "the guest's disk (cached by its package list)"
 image=$ROOT/.cache/demo/guest.raw
 mkdir -p "$ROOT/.cache/demo"

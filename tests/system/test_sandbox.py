@@ -232,7 +232,7 @@ def etcdctl(host, *arguments):
 def test_etcd_goes_on_without_one_host():
     """Certificates, witness and disks are right: a trio forms, survives a power cut, and takes the lost one back."""
     with Sandbox(witness=True, product=False, lossy_disks=True) as box:
-        for name in ("node1", "node2"):
+        for name in ("node1", "node2", "witness"):
             start_etcd(box, name)
         wait_for(lambda: "OK" in etcdctl(box["node1"], "put", "k", "1"), 15, "the store to accept a write")
         box.cut_power("node1")

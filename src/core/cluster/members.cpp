@@ -56,13 +56,17 @@ void Members::adding(const ClusterRecord& cluster) {
         return commit(next, "an unknown voter is not added");
     }
     const auto* there = member(*voter);
-    if (there == nullptr) return command(AddLearner{voter->name, voter->peer_url});
+    if (there == nullptr) {
+        if (const auto* other = other_learner(*voter)) return command(RemoveMember{other->id});
+        return command(AddLearner{voter->name, voter->peer_url});
+    }
     if (!there->learner) {
         ClusterRecord next = cluster;
         next.voters.push_back(*voter);
         next.adding_voter.clear();
         return commit(next, voter->name + " is a voter");
     }
+    if (voter->witness) return adding_witness(cluster, *voter, *there);
     const auto* peer = peers_.find(voter->name);
     if (peer != nullptr && peer->heartbeat.wants_to_join) {
         std::string initial;
@@ -74,6 +78,55 @@ void Members::adding(const ClusterRecord& cluster) {
     }
     if (!there->learner_ready || peer == nullptr || !peers_.clusterd_alive(voter->name)) return;
     if (vouch(voter->name, peer->heartbeat.store.member_nonce)) command(PromoteMember{there->id});
+}
+
+const StoreMemberView* Members::other_learner(const VoterRecord& voter) const {
+    for (const auto& one : context_.health.members) {
+        if (one.learner && one.name != voter.name && one.peer_url != voter.peer_url) return &one;
+    }
+    return nullptr;
+}
+
+// No nonce is compared: as a member that was added it has a new id and has nothing but what the leader sent
+// to it. Its old data, should it come up with them, belong to a member that was removed (scenario H8).
+void Members::adding_witness(const ClusterRecord& cluster, const VoterRecord& voter,
+                             const StoreMemberView& there) {
+    constexpr Duration kPatience = seconds(10);
+    if (there.answers && there.learner_ready) return command(PromoteMember{there.id});
+    if (context_.now - adding_since_ < kPatience) return;
+    // Gone again: nothing else may wait for it.
+    ClusterRecord next = cluster;
+    next.adding_voter.clear();
+    commit(next, voter.name + " went away before it could vote");
+}
+
+bool Members::all_nodes_vote(const ClusterRecord& cluster) const {
+    for (const auto& voter : context_.config.initial_voters) {
+        if (voter.witness) continue;
+        const bool there = voter.name == context_.config.name || peers_.clusterd_alive(voter.name);
+        if (!there || !listed(cluster, voter.name)) return false;
+    }
+    return true;
+}
+
+void Members::bring_back_witness(const ClusterRecord& cluster) {
+    constexpr Duration kRetry = seconds(30);
+    for (const auto& voter : context_.config.initial_voters) {
+        if (!voter.witness || listed(cluster, voter.name)) continue;
+        if (!all_nodes_vote(cluster)) return;
+        const auto* there = member(voter);
+        if (there == nullptr) {
+            if (context_.now < witness_retry_at_ || other_learner(voter) != nullptr) return;
+            witness_retry_at_ = context_.now + kRetry;
+            return command(AddLearner{voter.name, voter.peer_url});
+        }
+        const bool ready = there->learner && there->answers && there->learner_ready;
+        if (!ready && there->learner) return;
+        ClusterRecord next = cluster;
+        next.adding_voter = voter.name;
+        adding_since_ = context_.now;
+        return commit(next, "the witness is back and has caught up: it is added");
+    }
 }
 
 // true: the member's nonce is the committed one; it may vote.
@@ -129,6 +182,7 @@ void Members::look_for_work(const ClusterRecord& cluster) {
         next.removing_voter = voter.name;
         return commit(next, "the witness has been silent for long: going on with the nodes alone");
     }
+    bring_back_witness(cluster);
 }
 
 void Members::evaluate() {

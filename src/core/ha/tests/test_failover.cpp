@@ -417,6 +417,30 @@ TEST(Leave, WhoHasLeftNeitherFencesNorForcesUntilItJoinsAgain) {
         << world.host("node1").log.back();
 }
 
+TEST(Witness, AwayForLongItIsRemovedAndAddedAgainWhenItReturns) {
+    World world(2, true);
+    prepare(world);
+    const auto voters = [&] { return world.tables("node1").cluster->record.voters.size(); };
+    world.witness_on = false;
+    world.run(seconds(60));
+    EXPECT_EQ(voters(), 3U) << "not yet long";
+    ASSERT_TRUE(world.until(seconds(700), [&] { return voters() == 2; })) << world.host("node1").log.back();
+    ASSERT_TRUE(world.until(seconds(60), [&] { return !world.host("node1").group->learners.empty(); }))
+        << "it has a place to come back to, and no vote";
+    world.run(seconds(300));
+    EXPECT_EQ(voters(), 2U);
+    // Meanwhile the pair does what pairs do.
+    world.cut_power("node2");
+    ASSERT_TRUE(world.until(seconds(60), [&] { return voters() == 1; })) << world.host("node1").log.back();
+    ASSERT_TRUE(world.until(seconds(120), [&] { return world.host("node2").on && voters() == 2; }))
+        << world.host("node1").log.back();
+    world.witness_on = true;
+    ASSERT_TRUE(world.until(seconds(120), [&] { return voters() == 3; })) << world.host("node1").log.back();
+    EXPECT_TRUE(world.tables("node1").cluster->record.adding_voter.empty());
+    EXPECT_EQ(world.host("node1").group->voters.size(), 3U);
+    EXPECT_TRUE(runs_only_on(world, "node1"));
+}
+
 TEST(Resources, WhatCanOnlyFailLaterIsRefusedAtOnce) {
     World world(2, true);
     prepare(world);

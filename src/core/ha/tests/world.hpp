@@ -450,6 +450,7 @@ class World {
         h.member_running = false;
         h.prepared = std::make_shared<Group>(*h.group);
         h.prepared->voters = {h.name};
+        h.prepared->learners.clear();
         h.prepared->leases.clear();
         done.ok = h.prepared->store.apply(command.first_commit);
     }
@@ -465,8 +466,9 @@ class World {
         h.snapshot_given = false;
         h.inbox.push_back(WatchLost{});
     }
-    void store_command(Host& h, const AddLearner& command, StoreCommandDone&) {
-        h.group->learners.insert(command.name);
+    void store_command(Host& h, const AddLearner& command, StoreCommandDone& done) {
+        done.ok = h.group->learners.empty();  // etcd 3.4 has room for one
+        if (done.ok) h.group->learners.insert(command.name);
     }
     void store_command(Host& h, const PromoteMember& command, StoreCommandDone&) {
         std::uint64_t id = 1;
@@ -482,8 +484,10 @@ class World {
     }
     void store_command(Host& h, const RemoveMember& command, StoreCommandDone&) {
         std::uint64_t id = 1;
-        for (const auto& name : std::set<std::string>(h.group->voters)) {
-            if (id++ == command.id) h.group->voters.erase(name);
+        for (auto* names : {&h.group->voters, &h.group->learners}) {
+            for (const auto& name : std::set<std::string>(*names)) {
+                if (id++ == command.id) names->erase(name);
+            }
         }
     }
     void store_command(Host& h, const WriteMemberNonce& command, StoreCommandDone&) {
