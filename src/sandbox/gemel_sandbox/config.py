@@ -140,6 +140,7 @@ def write_host(state, host):
     make_certificate(layout, host, gemel / "pki")
     if host == WITNESS:
         (gemel / "witness-etcd.yaml").write_text(witness_etcd_yaml(layout, ids["cluster"]))
+        (disk / "var-lib-gemel" / "bootstrap-pending").write_text(bootstrap_marker(layout, ids["cluster"]))
         return
     (gemel / "node.toml").write_text(node_toml(layout, host, ids, state.timing))
     write_atomically(gemel / "sandbox-bmc.json", bmc_addresses(layout, state.bmc_password), 0o600)

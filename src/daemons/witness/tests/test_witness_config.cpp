@@ -37,7 +37,8 @@ TEST(WitnessConfig, JoinsUnderItsOwnNameWhatIsThereNow) {
 TEST(WitnessConfig, WhatIsMissingIsNamed) {
     for (const char* key : {"name:", "data-dir:", "initial-cluster:", "trusted-ca-file:"}) {
         std::string text = kText;
-        const auto at = text.find(key);
+        const auto found = text.find(key);
+        const auto at = found == 0 ? 0 : text.rfind('\n', found) + 1;
         text.erase(at, text.find('\n', at) - at + 1);
         const auto bad = parse_witness_config(text);
         ASSERT_FALSE(bad) << key;
