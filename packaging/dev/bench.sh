@@ -1,4 +1,4 @@
-# ./dev bench [--backing tmpfs|disk] [--seconds N] [--rounds N] [--size-gib N] [--quick]: figures side by side, in one run
+# ./dev bench [--backing tmpfs|disk] [--seconds N] [--rounds N] [--size-gib N] [--quick] [--failovers N] [--json FILE]: figures side by side, in one run
 need_root
 build release gemel-blockd
 step "measuring (two network namespaces, one unlimited link)"
