@@ -1,13 +1,15 @@
 """gemel-blockd: two daemons on loopback, the test plays store and clusterd (lib/blockd_client.py)."""
+import errno
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
 from lib import TestFailure
-from lib.blockd_client import BlockdError, Pair, run, wait_until
+from lib.blockd_client import BlockdError, ManyVolumes, Pair, run, wait_until
 from lib.nbd_writer import Relay, Writer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -22,11 +24,11 @@ def program():
 
 
 @contextmanager
-def pair_of(size_mib=64):
+def pair_of(size_mib=64, **more):
     directory = tempfile.mkdtemp(prefix="gemel-blockd-")
     pair = None
     try:
-        pair = Pair(directory, program(), size_mib=size_mib)
+        pair = Pair(directory, program(), size_mib=size_mib, **more)
         with pair:
             yield pair
     except BlockdError as error:
@@ -185,6 +187,46 @@ def test_nothing_is_acknowledged_without_permission():
         with_writer(pair, work)
 
 
+@contextmanager
+def small_disks(mib):
+    """One directory on a file system of that size, one with room."""
+    directories = [Path(tempfile.mkdtemp(prefix="gemel-disk-")) for _ in range(2)]
+    run("mount", "-t", "tmpfs", "-o", f"size={mib}m", "gemel-test", directories[0])
+    try:
+        yield directories
+    finally:
+        run("umount", "-l", directories[0], check=False)
+        for directory in directories:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def test_the_owners_disk_fails_and_the_guest_goes_on():
+    """K2, D15. The owner's disk takes no more writes (its file system is full): the peer serves, and no request fails."""
+    with small_disks(24) as disks, pair_of(image_directories=disks) as pair:
+        pair.grant("node1", purpose="vm:web1")
+        relay = Relay(pair.directory, pair.name, pair.owner.front)
+        try:
+            writer = Writer(relay, pair.size)
+            wait_until(lambda: pair.store.record["replicas"][0]["state"] == "Failed", 60, "local_failed to be committed")
+            writer.progress(500)
+            expect(not pair.store.record["replicas"][0]["in_ack_set"], "a Failed replica is not in the ack set")
+            expect(pair.owner.view["role"] == "primary" and pair.owner.view["frozen"] == "none", f"{pair.owner.view}")
+            pair.nodes["node2"].kill()      # the only copy goes away and comes back: frozen, then on
+            pair.restart(pair.nodes["node2"])
+            writer.progress(300)
+            writer.stop()
+        finally:
+            relay.stop()
+        pair.release()
+        wrong = writer.missing_in(pair.nodes["node2"].image, pair.data_offset())
+        expect(not wrong, f"{len(wrong)} acknowledged writes are lost, first: {wrong[:3]}")
+        run("mount", "-o", "remount,size=200m", disks[0])
+        pair.nodes["node1"].kill()
+        pair.restart(pair.nodes["node1"])
+        pair.grant("node2")
+        check_end(pair, writer)
+
+
 def test_the_lease_moves():
     with pair_of() as pair:
         image = random_image(pair)
@@ -233,3 +275,85 @@ def test_bad_requests_change_nothing():
         expect(os.path.exists(moved), "renamed")
         node.control.request("remove", volume=pair.name, path=moved)
         expect(not os.path.exists(moved), "removed")
+
+
+@contextmanager
+def loop_device(mib):
+    directory = tempfile.mkdtemp(prefix="gemel-loop-")
+    image = Path(directory) / "device.img"
+    with open(image, "wb") as file:
+        file.truncate(1 << 20)      # the place for metadata must be empty, the rest is what somebody left behind
+        file.seek(1 << 20)
+        for _ in range(mib - 1):
+            file.write(b"\xa5" * (1 << 20))
+    device = run("losetup", "--find", "--show", image).stdout.strip()
+    try:
+        yield device
+    finally:
+        run("losetup", "--detach", device, check=False)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def test_a_block_device_is_held_alone():
+    """A block device as backing: opened with O_EXCL, so that mounting or a second daemon is refused; SIGKILL lets go."""
+    with loop_device(128) as device:
+        directory = tempfile.mkdtemp(prefix="gemel-blockd-")
+        try:
+            pair = Pair(directory, program(), size_mib=64)
+            pair.nodes["node1"].image = Path(device)
+            with pair:
+                expect(pair.same_data(), "two new replicas differ: the device's old contents show through (D16)")
+
+                def free():
+                    try:
+                        os.close(os.open(device, os.O_RDONLY | os.O_EXCL))
+                        return True
+                    except OSError as error:
+                        expect(error.errno == errno.EBUSY, f"{error}")
+                        return False
+                expect(not free(), "an attached device was opened exclusively by somebody else")
+                expect(run("mkfs.ext4", "-q", device, check=False).returncode != 0, "mkfs took an attached device")
+                with_writer(pair, lambda writer: (pair.nodes["node1"].kill(), wait_until(free, 10, "the device free"),
+                                                  pair.restart(pair.nodes["node1"]), writer.progress(200)))
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def many(count, size_bytes, *arguments):
+    directory = tempfile.mkdtemp(prefix="gemel-blockd-")
+    try:
+        with ManyVolumes(directory, program(), count, size_bytes, arguments) as volumes:
+            volumes.grant_all()
+            yield volumes
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def test_many_volumes_on_two_reactors():
+    """64 volumes, owned by both nodes in turn, all written at once: payload memory is shared, each makes progress."""
+    with many(64, 16 << 20, "--reactors", "2") as volumes:
+        def writing(i):
+            return subprocess.Popen(["qemu-io", "-f", "raw", "-c", f"write -P {i + 1} 0 12M", "-c", "flush", "-c",
+                                     f"read -P {i + 1} 0 12M", volumes.uri_of(i)], stdout=subprocess.PIPE,
+                                    stderr=subprocess.STDOUT, text=True)
+        busy = [writing(i) for i in range(volumes.count)]
+        for i, process in enumerate(busy):
+            said = process.communicate(timeout=240)[0]
+            expect(process.returncode == 0 and "failed" not in said, f"volume {i}: {said}")
+        for node in volumes.nodes.values():
+            threads = len(os.listdir(f"/proc/{node.process.pid}/task"))
+            expect(threads >= 4, f"two reactors, the control socket and the signals, not {threads} threads")
+        node = volumes.nodes["node2"]
+        expect(all(node.views[f"vol{i}"]["connection"] == "Connected" for i in range(volumes.count)), "all are connected")
+
+
+def test_memory_of_large_volumes():
+    """Section 9: at most 64 MiB and 4 MiB for each volume of 100 GiB."""
+    count = 8
+    with many(count, 100 << 30) as volumes:
+        for i in range(count):
+            run("qemu-io", "-f", "raw", "-c", "write -P 1 0 8M", "-c", "write -P 1 99G 8M", "-c", "flush", volumes.uri_of(i))
+        for node in volumes.nodes.values():
+            resident = node.resident_mib()
+            expect(resident <= 64 + 4 * count, f"{node.name}: {resident:.0f} MiB resident for {count} volumes of 100 GiB")

@@ -5,6 +5,8 @@
 #include <cstdio>
 #include <cstring>
 #include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -69,6 +71,16 @@ Status write_metadata(const std::string& path, const formats::FormatRequest& req
                                  static_cast<ssize_t>(page.size());
     });
     if (!written || ::fsync(file.fd) != 0) return system_error("write metadata to", path);
+    return {};
+}
+
+// The kernel hands it to the device where that can zero by itself, and writes otherwise (then it takes as
+// long as writing the whole volume once).
+Status zero_device(const std::string& path, std::uint64_t offset, std::uint64_t length) {
+    const Descriptor device(::open(path.c_str(), O_RDWR | O_EXCL | O_CLOEXEC));
+    if (device.fd < 0) return system_error("open exclusively", path);
+    std::uint64_t range[2] = {offset, length};
+    if (::ioctl(device.fd, BLKZEROOUT, range) != 0) return system_error("write zeroes to", path);
     return {};
 }
 
@@ -143,6 +155,12 @@ Status make_replica(const std::string& path, const formats::FormatRequest& reque
     const auto layout = formats::Layout::for_size(request.size_bytes);
     if (is_block_device(path)) {
         if (auto fits = disk::make_backing(path, layout.backing_bytes(), false); !fits) return fits;
+        // both replicas of a first generation must hold the same, and a device holds whatever was there
+        // before
+        if (!request.generation.is_blank()) {
+            if (auto zeroed = zero_device(path, layout.data_offset, request.size_bytes); !zeroed)
+                return zeroed;
+        }
         return write_metadata(path, request);
     }
     const std::string fresh = path + ".new";

@@ -141,10 +141,13 @@ class Node:
         self.replica = str(uuid.uuid4())
         self.image = Path(image_directory or self.directory) / f"{name}.img"
         self.timing = timing
+        self.arguments = []
         self.process = None
         self.control = None
         self.view = {}
         self.front = None
+        self.views = {}     # by volume, for tests with several
+        self.fronts = {}
         self.events = []
         (self.directory / "run").mkdir(parents=True, exist_ok=True)
 
@@ -182,7 +185,8 @@ links = {{ link1 = "{peer.link}" }}
     def start(self):
         prefix = ["ip", "netns", "exec", self.namespace] if self.namespace else []
         log = open(self.directory / "blockd.log", "ab")
-        self.process = subprocess.Popen(prefix + [str(self.program), "--config", str(self.directory / "node.toml")],
+        self.process = subprocess.Popen(prefix + [str(self.program), "--config", str(self.directory / "node.toml"),
+                                                  *self.arguments],
                                         stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         log.close()
         path = self.directory / "run" / "blockd.sock"
@@ -223,8 +227,10 @@ links = {{ link1 = "{peer.link}" }}
         self.events.append(event)
         if event["event"] == "view":
             self.view = event["view"]
+            self.views[event["volume"]] = event["view"]
         elif event["event"] == "front":
             self.front = event["socket"]
+            self.fronts[event["volume"]] = event["socket"]
         elif event["event"] == "propose":
             self.store.proposal(self, event)
         elif event["event"] == "need_record":
@@ -421,3 +427,82 @@ class Pair:
         one, two = (node.image for node in self.nodes.values())
         done = run("cmp", "--ignore-initial", self.data_offset(), one, two, check=False)
         return done.returncode == 0
+
+
+class Stores:
+    """The committed records of several volumes, by name."""
+
+    def __init__(self):
+        self.by_name = {}
+
+    def proposal(self, node, event):
+        self.by_name[event["volume"]].proposal(node, event)
+
+    def tell(self, node):
+        for store in list(self.by_name.values()):
+            store.tell(node)
+
+
+class ManyVolumes(Pair):
+    """Two nodes, many mirrored volumes; owners alternate."""
+
+    def __init__(self, directory, program, count, size_bytes, arguments=()):
+        super().__init__(directory, program, size_mib=1)
+        self.count = count
+        self.size_bytes = size_bytes
+        self.stores = Stores()
+        for node in self.nodes.values():
+            node.store = self.stores
+            node.arguments = list(arguments)
+
+    def create(self):
+        nodes = list(self.nodes.values())
+        for i in range(self.count):
+            name, volume = f"vol{i}", str(uuid.uuid4())
+            store = Store(name, volume, self.size_bytes)
+            store.nodes = nodes
+            replicas = {node.name: str(uuid.uuid4()) for node in nodes}
+            for node in nodes:
+                node.control.request("format", volume=name, volume_id=volume, replica_id=replicas[node.name],
+                                     cluster_id=self.cluster, path=str(self.image(node, i)), size_bytes=self.size_bytes,
+                                     first_generation=store.first_generation,
+                                     peer_replica_id=replicas[self.other(node).name])
+            store.record["replicas"] = [{"node": node.name, "replica": replicas[node.name], "pool": "default",
+                                         "state": "UpToDate", "in_ack_set": True} for node in nodes]
+            self.stores.by_name[name] = store
+            for node in nodes:
+                peer = self.other(node)
+                node.control.request("attach", volume=name, volume_id=volume, replica_id=replicas[node.name],
+                                     path=str(self.image(node, i)),
+                                     peer={"node": peer.name, "links": {"link1": peer.link}})
+                store.tell(node)
+
+    def image(self, node, i):
+        return node.directory / f"vol{i}.img"
+
+    def owner_of(self, i):
+        return list(self.nodes.values())[i % 2]
+
+    def _renew(self):
+        while not self.stop_renewing.wait(1.0):
+            for i in range(self.count):
+                store = self.stores.by_name.get(f"vol{i}")
+                if store and store.record["owner"]:
+                    store.renew(self.owner_of(i))
+
+    def grant_all(self):
+        incarnations = {node.name: node.incarnation() for node in self.nodes.values()}
+        for i in range(self.count):
+            node = self.owner_of(i)
+
+            def change(record, node=node):
+                record["epoch"] += 1
+                record["owner"] = {"node": node.name, "incarnation": incarnations[node.name], "epoch": record["epoch"],
+                                   "secret": secrets.token_hex(16), "revoking": False, "purpose": "export"}
+            self.stores.by_name[f"vol{i}"].commit(change)
+            self.stores.by_name[f"vol{i}"].renew(node)
+        wait_until(lambda: all(self.owner_of(i).fronts.get(f"vol{i}") for i in range(self.count)), 60,
+                   "the front ends of all volumes")
+
+    def uri_of(self, i):
+        return f"nbd+unix:///vol{i}?socket={self.owner_of(i).fronts[f'vol{i}']}"
