@@ -10,7 +10,7 @@ namespace gemel::sim {
 namespace {
 
 using replication::IoStatus;
-constexpr std::size_t kResyncBuffers = 8;
+constexpr std::uint32_t kResyncChunks = 8;
 
 IoStatus status_of(DiskOutcome outcome) {
     return outcome == DiskOutcome::ok ? IoStatus::ok : IoStatus::io_error;
@@ -56,9 +56,7 @@ void BlockNode::open_back_end() {
         return;
     }
     starting_ = false;
-    for (std::size_t i = 0; i < kResyncBuffers; ++i) {
-        config_.resync_buffers.push_back(take_payload(replication::kResyncChunkBytes / kSectorBytes));
-    }
+    config_.resync_chunks = kResyncChunks;
     parts_.disk.attach(process_, *this);
     engine_ = std::make_unique<replication::Engine>(config_);
     parts_.link.attach(node_, *this, PeerIdentity{config_.replica, config_.incarnation, config_.process});

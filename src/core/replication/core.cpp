@@ -21,7 +21,7 @@ Overloaded(Functions...) -> Overloaded<Functions...>;
 Core::Core(EngineConfig engine_config)
     : config(std::move(engine_config)),
       random(config.random_seed),
-      locks(2 * config.max_requests + PeerRequests::kRoomBesidesWrites + config.resync_buffers.size()),
+      locks(2 * config.max_requests + PeerRequests::kRoomBesidesWrites + config.resync_chunks),
       attach(*this),
       authority(*this),
       lease(*this),
@@ -58,7 +58,13 @@ void Core::dispatch(const Input& input) {
                            peer_requests.hash_done(tag_index(d.tag), d);
                        }
                    },
-                   [&](const FetchDone& d) { peer_requests.fetch_done(tag_index(d.tag), d); },
+                   [&](const FetchDone& d) {
+                       if (tag_kind(d.tag) == TagKind::chunk_read) {
+                           source.read_done(tag_index(d.tag), d);
+                       } else {
+                           peer_requests.fetch_done(tag_index(d.tag), d);
+                       }
+                   },
                    [&](const PeerUp& up) { session.peer_up(up); },
                    [&](const PeerDown& down) { session.peer_down(down); },
                    [&](const PeerMessageIn& in) { message_in(in); },
@@ -124,7 +130,6 @@ void Core::disk_done(const DiskDone& done) {
         case TagKind::flush: local_flush.done(done.status); return;
         case TagKind::front: front.disk_done(index, done.status); return;
         case TagKind::peer: peer_requests.disk_done(index, done.status); return;
-        case TagKind::chunk_read: source.read_done(index, done.status); return;
         case TagKind::attach_superblock:
         case TagKind::attach_intent_log:
         case TagKind::attach_bitmap: {
@@ -134,6 +139,7 @@ void Core::disk_done(const DiskDone& done) {
         }
         case TagKind::peer_hash:
         case TagKind::peer_fetch:
+        case TagKind::chunk_read:
         case TagKind::chunk_hash: break;
     }
     INVARIANT(false, "a hash is answered by HashDone, a fetch by FetchDone, and no other tags exist");

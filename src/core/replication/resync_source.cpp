@@ -10,8 +10,7 @@
 namespace gemel::replication {
 
 ResyncSource::ResyncSource(Core& core) : core_(core) {
-    chunks_.resize(core.config.resync_buffers.size());
-    for (std::size_t i = 0; i < chunks_.size(); ++i) chunks_[i].buffer = core.config.resync_buffers[i];
+    chunks_.resize(core.config.resync_chunks);
 }
 
 void ResyncSource::enter(State next) {
@@ -189,20 +188,22 @@ void ResyncSource::hash_done(std::uint32_t index, const HashDone& done) {
         ResyncCompareMessage{wire_number(chunk), chunk.offset, chunk.length, done.hash_high, done.hash_low}});
 }
 
-void ResyncSource::read_done(std::uint32_t index, IoStatus status) {
+void ResyncSource::read_done(std::uint32_t index, const FetchDone& done) {
     Chunk& chunk = chunks_[index];
     if (chunk.abandoned) {
+        if (done.payload != kNoPayload) core_.emit(ReleasePayload{done.payload});
         let_go(chunk);
         return;
     }
-    if (status != IoStatus::ok) {
+    if (done.status != IoStatus::ok) {
         let_go(chunk);
         read_failed();
         return;
     }
     chunk.state = ChunkState::sending;
     core_.emit(PeerSend{core_.session.id(),
-                        ResyncWriteMessage{wire_number(chunk), chunk.offset, chunk.length}, chunk.buffer});
+                        ResyncWriteMessage{wire_number(chunk), chunk.offset, chunk.length}, done.payload,
+                        true});
     if (mutant("bit_cleared_before_peer_stable")) core_.bitmap->clear(chunk.offset, chunk.length);
 }
 
@@ -227,7 +228,7 @@ void ResyncSource::chunk_ack(const ResyncAckMessage& ack) {
         core_.session.peer_refused(ack.status);
     } else if (chunk.state == ChunkState::comparing && !ack.same) {
         chunk.state = ChunkState::reading;
-        core_.emit(DiskRead{make_tag(TagKind::chunk_read, index), chunk.offset, chunk.length, chunk.buffer});
+        core_.emit(DiskFetch{make_tag(TagKind::chunk_read, index), chunk.offset, chunk.length});
     } else {
         cleared(chunk);
     }

@@ -34,7 +34,7 @@ class ResyncSource {
     void chunk_ack(const ResyncAckMessage& ack);
     void lock_granted(std::uint32_t chunk);
     void hash_done(std::uint32_t chunk, const HashDone& done);
-    void read_done(std::uint32_t chunk, IoStatus status);
+    void read_done(std::uint32_t chunk, const FetchDone& done);
 
     bool active() const { return state_ != State::off; }
     // The target said that it is marked Inconsistent: from now on guest writes go there too.
@@ -55,7 +55,6 @@ class ResyncSource {
         std::uint32_t length = 0;
         std::uint32_t serial = 0;
         IntervalLock::Ticket lock = IntervalLock::kNone;
-        PayloadHandle buffer = kNoPayload;
     };
     static constexpr Duration kPaceInterval = milliseconds(100);
     void enter(State next);

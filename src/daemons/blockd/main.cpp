@@ -25,7 +25,7 @@ int inspect_file(const std::string& path) {
     return 0;
 }
 
-int serve(const std::string& config_file) {
+int serve(const std::string& config_file, unsigned reactors) {
     gemel::log::set_up("gemel-blockd");
     auto config = gemel::load_node_config(config_file);
     if (!config) {
@@ -49,7 +49,7 @@ int serve(const std::string& config_file) {
     options.config = std::move(*config);
     options.incarnation = *incarnation;
     // the guests need the other processors
-    options.reactors = std::clamp(std::thread::hardware_concurrency() / 4, 1U, 4U);
+    options.reactors = reactors != 0 ? reactors : std::clamp(std::thread::hardware_concurrency() / 4, 1U, 4U);
     auto daemon = gemel::blockd::Blockd::create(std::move(options));
     if (!daemon) {
         gemel::log::error(daemon.error().message);
@@ -75,10 +75,15 @@ int main(int argc, char** argv) {
     CLI::App app{"gemel-blockd: mirrors volumes between two nodes and serves them over NBD"};
     std::string config_file = "/etc/gemel/node.toml";
     std::string inspected;
+    unsigned reactors = 0;
+    app.add_option("--reactors", reactors,
+                   "threads that serve volumes, each volume lives on one of them (default: a quarter of the "
+                   "processors)")
+        ->check(CLI::Range(1U, 64U));
     auto* config =
         app.add_option("--config", config_file, "this node's configuration")->capture_default_str();
     app.add_option("--inspect", inspected, "print all metadata of a replica's file or device, and end")
         ->excludes(config);
     CLI11_PARSE(app, argc, argv);
-    return inspected.empty() ? serve(config_file) : inspect_file(inspected);
+    return inspected.empty() ? serve(config_file, reactors) : inspect_file(inspected);
 }

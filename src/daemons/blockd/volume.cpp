@@ -18,7 +18,6 @@ namespace {
 
 using namespace replication;  // NOLINT: inputs and outputs of the engine
 
-constexpr std::size_t kResyncBuffers = 4;
 constexpr Duration kOpenAgain = milliseconds(20);
 constexpr Duration kComplainEvery = seconds(10);
 constexpr Duration kViewEvery = milliseconds(250);
@@ -59,9 +58,7 @@ Volume::Volume(ring::Reactor& reactor, VolumeOptions options, VolumeReports repo
                   }),
       close_timer_(reactor, [this] { closed_if_idle(); }) {}
 
-Volume::~Volume() {
-    for (const auto handle : resync_buffers_) reactor_.buffers().release(handle);
-}
+Volume::~Volume() = default;
 
 // ---- attaching ----
 
@@ -111,15 +108,6 @@ Status Volume::start_engine(disk::OpenFile file) {
                                 disk->size_bytes(), layout.backing_bytes()));
     }
     size_bytes_ = superblock.size_bytes;
-    for (std::size_t i = resync_buffers_.size(); i < kResyncBuffers; ++i) {
-        const auto piece = reactor_.buffers().take(kResyncChunkBytes);
-        if (!piece || reactor_.buffers().free_bytes() < reactor_.buffers().total_bytes() / 2) {
-            if (piece) reactor_.buffers().release(*piece);
-            return fail(ErrorCode::out_of_space,
-                        "too many volumes for the payload memory of this gemel-blockd");
-        }
-        resync_buffers_.push_back(*piece);
-    }
     // on tmpfs: it tells a former process of this incarnation from a fresh boot
     const bool outlived = ::access(marker().c_str(), F_OK) == 0;
     const int fd = ::open(marker().c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
@@ -146,7 +134,6 @@ EngineConfig Volume::engine_config(bool outlived) {
     config.outlived_io_possible = outlived;
     config.heartbeat = options_.timing.heartbeat;
     config.lease = options_.timing.lease;
-    config.resync_buffers = resync_buffers_;
     config.random_seed = random_word();
     return config;
 }

@@ -118,7 +118,6 @@ class Volume final : private nbd_socket::BlockService {
     std::deque<replication::Input> inputs_;
     bool stepping_ = false;
     Instant last_step_;
-    std::vector<replication::PayloadHandle> resync_buffers_;
 
     std::optional<CommittedVolume> committed_;
     std::unique_ptr<nbd_socket::FrontEnd> front_;

@@ -24,11 +24,15 @@ IoStatus translate(disk::DiskStatus status) {
 
 VolumeIo::VolumeIo(ring::Reactor& reactor, std::unique_ptr<disk::Disk> disk, std::uint64_t data_offset,
                    Complete complete)
-    : reactor_(reactor), disk_(std::move(disk)), data_offset_(data_offset), complete_(std::move(complete)) {}
+    : reactor_(reactor), disk_(std::move(disk)), data_offset_(data_offset), complete_(std::move(complete)) {
+    for_own_use_.io = for_sending_.io = this;
+    for_sending_.share = ring::Share::front;
+}
 
 VolumeIo::~VolumeIo() {
     INVARIANT(in_flight_ == 0, "a volume is closed after its last disk operation");
-    reactor_.buffers().stop_waiting(*this);
+    reactor_.buffers().stop_waiting(for_own_use_);
+    reactor_.buffers().stop_waiting(for_sending_);
 }
 
 VolumeIo::Operation& VolumeIo::take(Purpose purpose, replication::DiskTag tag, std::uint64_t offset,
@@ -90,13 +94,16 @@ void VolumeIo::start(const replication::WriteMetadata& output) {
 }
 
 void VolumeIo::start_with_memory(Operation& operation) {
-    if (waiting_.empty() && get_memory(operation)) return;
-    waiting_.push_back(&operation);
-    reactor_.buffers().wait(*this, ring::Share::link);
+    Waiting& waiting = operation.purpose == Purpose::fetch ? for_sending_ : for_own_use_;
+    if (waiting.line.empty() && get_memory(operation)) return;
+    waiting.line.push_back(&operation);
+    reactor_.buffers().wait(waiting, waiting.share);
 }
 
 bool VolumeIo::get_memory(Operation& operation) {
-    const auto piece = reactor_.buffers().take(operation.length, ring::Share::link);
+    const bool to_send = operation.purpose == Purpose::fetch;
+    const auto piece =
+        reactor_.buffers().take(operation.length, to_send ? ring::Share::front : ring::Share::link);
     if (!piece) return false;
     operation.piece = *piece;
     const auto memory = reactor_.buffers().memory(*piece).first(operation.length);
@@ -109,9 +116,9 @@ bool VolumeIo::get_memory(Operation& operation) {
     return true;
 }
 
-bool VolumeIo::try_again() {
-    while (!waiting_.empty() && get_memory(*waiting_.front())) waiting_.pop_front();
-    return waiting_.empty();
+bool VolumeIo::Waiting::try_again() {
+    while (!line.empty() && io->get_memory(*line.front())) line.pop_front();
+    return line.empty();
 }
 
 void VolumeIo::done(Operation& operation, disk::DiskStatus status) {

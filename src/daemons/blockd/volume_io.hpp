@@ -1,6 +1,8 @@
 // VolumeIo: executes the engine's disk outputs on one backing and brings each completion back exactly once.
 // Knows where metadata and data areas lie; metadata passes through an aligned piece of the pool, because the
-// engine's memory is not made for direct I/O. Operations that find no memory wait their turn. One thread.
+// engine's memory is not made for direct I/O. Operations that find no memory wait their turn; what is read to
+// be sent to the peer (fetch) takes from the front ends' half of the pool, so that two nodes that send to
+// each other always have room for what comes in. One thread.
 #pragma once
 
 #include <deque>
@@ -13,13 +15,13 @@
 
 namespace gemel::blockd {
 
-class VolumeIo final : private ring::BufferWaiter {
+class VolumeIo final {
   public:
     using Complete = std::function<void(const replication::Input&)>;
 
     VolumeIo(ring::Reactor& reactor, std::unique_ptr<disk::Disk> disk, std::uint64_t data_offset,
              Complete complete);
-    ~VolumeIo() override;
+    ~VolumeIo();
     VolumeIo(const VolumeIo&) = delete;
     VolumeIo& operator=(const VolumeIo&) = delete;
 
@@ -50,10 +52,17 @@ class VolumeIo final : private ring::BufferWaiter {
         void disk_done(disk::DiskStatus status) override { io->done(*this, status); }
     };
 
+    // Operations that wait for memory of one share, first come, first served.
+    struct Waiting final : ring::BufferWaiter {
+        VolumeIo* io = nullptr;
+        ring::Share share = ring::Share::link;
+        std::deque<Operation*> line;
+        bool try_again() override;
+    };
+
     Operation& take(Purpose purpose, replication::DiskTag tag, std::uint64_t offset, std::uint32_t length);
     void start_with_memory(Operation& operation);
     bool get_memory(Operation& operation);
-    bool try_again() override;
     void done(Operation& operation, disk::DiskStatus status);
 
     ring::Reactor& reactor_;
@@ -62,7 +71,8 @@ class VolumeIo final : private ring::BufferWaiter {
     Complete complete_;
     std::vector<std::unique_ptr<Operation>> operations_;  // as many as were ever needed at once
     std::vector<Operation*> free_;
-    std::deque<Operation*> waiting_;
+    Waiting for_own_use_;
+    Waiting for_sending_;
     std::uint32_t in_flight_ = 0;
 };
 

@@ -162,10 +162,6 @@ class Pair {
         config.active_extents = 32;
         config.random_seed = random.next();
         n.payloads.clear();
-        for (PayloadHandle h = 0; h < 4; ++h) {
-            n.payloads[1000000 + h].resize(kResyncChunkBytes / 512);
-            config.resync_buffers.push_back(1000000 + h);
-        }
         n.engine = std::make_unique<Engine>(config);
         step(i, Tick{});
     }
