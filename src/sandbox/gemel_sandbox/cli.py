@@ -56,7 +56,7 @@ def parser():
     add("shutdown", "shut a host down as its init system does: it leaves the cluster, then power off", host)
     add("power-on", "give power back to a host and its BMC", host)
     add("cut-link", "drop all frames of a network, of one host's port, or in one direction",
-        (["network"], {"help": "linkN, control, mgmt, guest or all"}),
+        (["network"], {"help": "linkN, control, mgmt, guest or all; several with commas"}),
         (["host"], {"metavar": "HOST", "nargs": "?", "default": None}),
         (["--from"], {"dest": "source", "metavar": "A"}), (["--to"], {"dest": "sink", "metavar": "B"}))
     add("heal", "end all cuts of links")
@@ -187,8 +187,8 @@ def command_power_on(sandbox, options):
 
 
 def command_cut_link(sandbox, options):
-    cut = sandbox.cut_link(options.network, options.host, options.source, options.sink)
-    return f"cut: {describe_cut(cut)}; next: gemel sandbox{id_suffix(options.id)} heal"
+    cuts = sandbox.cut_link(options.network.split(","), options.host, options.source, options.sink)
+    return f"cut: {', '.join(map(describe_cut, cuts))}; next: gemel sandbox{id_suffix(options.id)} heal"
 
 
 def command_heal(sandbox, options):

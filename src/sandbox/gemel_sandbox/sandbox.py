@@ -61,8 +61,15 @@ class Sandbox:
             host.power_on()
         return was_off
 
-    def cut_link(self, network, host, source, sink):
-        """Adds a cut: a whole network, one host's port, or one direction between two hosts."""
+    def cut_link(self, networks, host, source, sink):
+        """Adds cuts, all in the same moment: whole networks, one host's ports, or one direction between two hosts."""
+        cuts = [self._checked_cut(network, host, source, sink) for network in networks]
+        self.state.cuts += [cut for cut in cuts if cut not in self.state.cuts]
+        self.state.save()
+        self.switch.apply_cuts()
+        return cuts
+
+    def _checked_cut(self, network, host, source, sink):
         if network != "all" and network not in self.layout.networks():
             raise SandboxError(f"there is no network '{network}': expected all or one of "
                                f"{', '.join(self.layout.networks())}")
@@ -75,12 +82,7 @@ class Sandbox:
                                    f"{', '.join(self.layout.networks_of(name))}")
         if bool(source) != bool(sink) or (source and host):
             raise SandboxError("a one-way cut expects --from HOST and --to HOST and no other host")
-        cut = {"network": network, "from": source, "to": sink} if source else {"network": network, "host": host}
-        if cut not in self.state.cuts:
-            self.state.cuts.append(cut)
-        self.state.save()
-        self.switch.apply_cuts()
-        return cut
+        return {"network": network, "from": source, "to": sink} if source else {"network": network, "host": host}
 
     def heal(self):
         healed = len(self.state.cuts)
