@@ -1,6 +1,7 @@
 #include "core/cluster/coordinator.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/cluster/volume_rules.hpp"
 #include "core/formats/records_json.hpp"
@@ -37,18 +38,32 @@ PlanInput Coordinator::plan_input() {
         facts.release_refused = ask != asks_.end() && ask->second.refused;
         input.nodes[name] = facts;
     }
+    back_off();
+    input.retry_not_before = retry_not_before_;
+    for (const auto& [name, fence] : fences_) input.fence_retry_not_before[name] = fence.not_before;
+    return input;
+}
+
+// Counted from the attempt, as far as this term saw it. A coordinator that finds a guest running when its
+// term begins saw no attempt: it was made by the former one, whose node may be the very one that is lost now,
+// and the guest waits for nothing.
+void Coordinator::back_off() {
+    const bool new_term = std::exchange(counted_term_, context_.term) != context_.term;
+    if (new_term) {
+        seen_restarts_.clear();
+        retry_not_before_.clear();
+    }
     for (const auto& [name, row] : context_.gated.guests) {
+        const auto& placement = row.record.placement;
+        const bool began_running = new_term && placement && placement->phase == GuestPhase::running;
         auto& seen = seen_restarts_[name];
-        if (row.record.restarts > seen) {
+        if (row.record.restarts > seen && !began_running) {
             const auto doubled = std::min<std::uint32_t>(row.record.restarts - 1, 6);
             retry_not_before_[name] = context_.now + kRestartBackoff * (std::int64_t{1} << doubled);
         }
         if (row.record.restarts == 0) retry_not_before_.erase(name);
         seen = row.record.restarts;
     }
-    input.retry_not_before = retry_not_before_;
-    for (const auto& [name, fence] : fences_) input.fence_retry_not_before[name] = fence.not_before;
-    return input;
 }
 
 void Coordinator::evaluate() {

@@ -23,6 +23,7 @@ class Coordinator {
     // The operator vouches; may_confirm_down() was asked by the caller. Goes on in evaluate().
     void confirm_down(const std::string& node);
     PlanInput plan_input();
+    void back_off();
 
     struct Waiting {  // a confirm-down on its way
         Incarnation incarnation;
@@ -70,6 +71,7 @@ class Coordinator {
     std::map<std::string, Ask> asks_;
     std::map<std::string, FenceTry> fences_;
     std::map<std::string, Waiting> waiting_;
+    std::uint64_t counted_term_ = 0;  // the term that the next two are about
     std::map<std::string, Instant> retry_not_before_;
     std::map<std::string, std::uint32_t> seen_restarts_;
     struct Running {

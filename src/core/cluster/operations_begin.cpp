@@ -294,6 +294,13 @@ Status Operations::begin_one(const GuestCreate& c, OperationRecord& operation, T
         context_.reads(txn, keys::volume(disk.volume), **row);
     }
     if (auto ok = bridges_exist(c.nics); !ok) return ok;
+    for (const auto& [node, known] : context_.gated.nodes) {
+        const auto memory = known.record.memory_bytes;
+        if (memory == 0 || c.memory_bytes <= memory) continue;
+        return fail(ErrorCode::invalid_argument,
+                    "memory_bytes: " + std::to_string(c.memory_bytes >> 20) + " MiB are more than the " +
+                        std::to_string(memory >> 20) + " MiB that " + node + " has in all");
+    }
     if (!c.preferred_node.empty() && context_.node(c.preferred_node) == nullptr) {
         return fail(ErrorCode::not_found, "preferred_node: there is no node named " + c.preferred_node);
     }

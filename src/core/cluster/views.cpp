@@ -267,7 +267,11 @@ GuestView Views::guest(const GuestRecord& record) const {
     } else if (record.wish == GuestWish::running) {
         view.phase = record.restarts >= GuestRecord::kMaxRestarts ? "blocked" : "waiting";
     }
-    if (const auto why = guest_why(record); !why.empty()) view.why = why;
+    if (const auto why = guest_why(record); !why.empty()) {
+        view.why = why;
+        // The planner's own bound, on lost hosts, lies above these tables: its words tell.
+        if (view.phase == "waiting" && why.starts_with("out of restarts")) view.phase = "blocked";
+    }
     return view;
 }
 

@@ -375,6 +375,26 @@ TEST(Leave, CleanLeaveMovesTheGuest) {
     EXPECT_TRUE(world.fenced.empty());
 }
 
+// The back-off counts from attempts of this term: the second failover is as quick as the first, though the
+// lost coordinator's node had just taken the guest over.
+TEST(Witness, TheSecondFailoverWaitsNoLongerThanTheFirst) {
+    World world(2, true);
+    prepare(world);
+    std::vector<Duration> took;
+    for (const auto& [owner, other] : {std::pair("node1", "node2"), std::pair("node2", "node1")}) {
+        ASSERT_TRUE(world.until(seconds(60), [&] {
+            return world.host(other).on && world.node(other).is_acting() && acks(world, owner).size() == 2;
+        })) << world.host(owner).log.back();
+        const Instant cut = world.now();
+        world.cut_power(owner);
+        ASSERT_TRUE(world.until(seconds(30), [&, other = std::string(other)] {
+            return runs_only_on(world, other);
+        })) << world.host(other).log.back();
+        took.push_back(world.now() - cut);
+    }
+    EXPECT_LT(took[1], took[0] + seconds(2)) << took[1].milliseconds() << " ms";
+}
+
 TEST(Leave, TheOtherVoterGoesOnAloneWithoutFencing) {
     World world(2, false);
     prepare(world);
@@ -466,6 +486,9 @@ TEST(Resources, WhatCanOnlyFailLaterIsRefusedAtOnce) {
     ASSERT_FALSE(wrong);
     EXPECT_NE(wrong.error().message.find("no bridge br1"), std::string::npos) << wrong.error().message;
     guest.nics = {{"br0", ""}};
+    guest.memory_bytes = 1ULL << 50;
+    EXPECT_FALSE(world.ask("node1", guest)) << "more than a node has";
+    guest.memory_bytes = 1 << 30;
     EXPECT_TRUE(world.ask("node1", guest));
     EXPECT_EQ(world.node("node1").status().nodes.at(1).memory_free_bytes, 1ULL << 30) << "of the peer too";
 }

@@ -112,6 +112,7 @@ class World {
         config.control = name + ":7700";
         config.links = {{"link1", name + ":7710"}};
         config.pools = {{name, "default", "/pools/default", 0}};
+        config.memory_bytes = std::uint64_t{64} << 30;
         config.random_seed = std::hash<std::string>{}(name) + h.boots * 1000 + h.lives * 1000000;
         h.node = std::make_unique<ClusterNode>(config, &plan);
         h.snapshot_given = false;
