@@ -99,8 +99,8 @@ void Authority::adopt_generation() {
     }
     // The owner's disk failed: from now on it writes here only, and nothing here knows which blocks. Stable
     // with the generation, so before the first such write: its return is a full resync (D3).
-    const bool untracked = role_ != Role::primary && other() != nullptr &&
-                           other()->state == ReplicaState::failed && !mutant("network_writes_untracked");
+    const bool untracked =
+        role_ != Role::primary && other() != nullptr && other()->state == ReplicaState::failed;
     core_.metadata.edit([&](formats::Superblock& s) {
         s.generation = record().generation;
         s.ancestors = record().ancestors;

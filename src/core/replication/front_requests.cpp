@@ -137,9 +137,6 @@ void FrontRequests::read_failed(std::uint32_t index) {
         answer(index);
     } else if (core_.local_failed()) {
         gate(index);  // until that is committed
-    } else if (mutant("repair_without_lock")) {
-        slot.repair = true;
-        fetch(index);
     } else {
         slot.repair = true;
         move(index, FrontState::locking);

@@ -38,9 +38,6 @@ inline constexpr std::array kEngineMutants = std::to_array<MutantEntry>({
      "a target restarted in the same boot compares with what its disk shows, flushed or forgotten"},
     {"network_before_failed_committed", "D2 K2",
      "an owner whose disk failed goes on over the network before that is committed"},
-    {"network_writes_untracked", "D3 K2",
-     "the peer that serves a diskless owner goes on trusting its bitmap of the owner's replica"},
-    {"repair_without_lock", "D5 K1", "a block is rewritten from the peer without holding its range alone"},
     {"lease_not_checked", "C2 L2", "requests are served after the lease has ended"},
 });
 
