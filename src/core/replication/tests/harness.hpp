@@ -12,6 +12,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -95,6 +96,7 @@ struct Node {
     std::unique_ptr<Engine> engine;
     std::map<PayloadHandle, std::vector<Sector>> payloads;
     std::uint64_t served = 0;
+    std::vector<std::pair<std::uint64_t, std::uint64_t>> writing;  // data in flight
     std::vector<std::string> notices;
     std::optional<std::uint64_t> refused;
 };
@@ -162,6 +164,7 @@ class Pair {
         config.active_extents = 32;
         config.random_seed = random.next();
         n.payloads.clear();
+        n.writing.clear();
         n.engine = std::make_unique<Engine>(config);
         step(i, Tick{});
     }
@@ -328,7 +331,15 @@ class Pair {
     }
     void carry_out(int i, const DiskWrite& o) {
         const auto data = node(i).payloads.at(o.payload);
-        later(i, [this, i, o, data] {
+        auto& writing = node(i).writing;
+        const bool overlaps = std::ranges::any_of(writing, [&](const auto& other) {
+            return o.offset < other.first + other.second && other.first < o.offset + o.length;
+        });
+        EXPECT_FALSE(overlaps) << "two overlapping writes in flight on one device (D5)";
+        const std::pair<std::uint64_t, std::uint64_t> range{o.offset, o.length};
+        writing.push_back(range);
+        later(i, [this, i, o, data, range] {
+            node(i).writing.erase(std::ranges::find(node(i).writing, range));
             if (write_status(i) == IoStatus::ok) {
                 for (std::uint32_t s = 0; s < o.length / 512; ++s)
                     node(i).disk.put(o.offset / 512 + s, data.at(s));
