@@ -2,9 +2,22 @@
 from lib import long_test, time_limit, wait_for
 from lib.cluster import Cluster, check, story
 from lib.load import now
-from lib.tiny_guest import TinyGuest
+from lib.tiny_guest import TinyGuest, build_image
 
 QEMU = "qemu-system-x86_64"
+DOMAIN = """<domain type='qemu'>
+  <name>old1</name>
+  <uuid>0f5a2d4c-6f57-4a5e-9d8a-0a4a54c1b0de</uuid>
+  <memory unit='MiB'>64</memory>
+  <vcpu>1</vcpu>
+  <os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type>%s</os>
+  <devices>
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='raw'/><source file='/mnt/old1.raw'/><target dev='vda' bus='virtio'/>
+    </disk>
+  </devices>
+</domain>
+"""
 
 
 def must_fail(done, what):
@@ -60,6 +73,39 @@ def takeover_by_power_cut(box, guest, victim, survivor):
     box.wait_in_sync(guest.name, survivor)
 
 
+def imported_domain(box):
+    """A libvirt domain from before: what would not survive a failover is refused by its name, nothing is left behind."""
+    share = box.layout().directory / "share"
+    build_image(share / "old1.raw")
+    (share / "bad.xml").write_text(DOMAIN % "<nvram>/var/lib/libvirt/qemu/nvram/old1.fd</nvram>")
+    done = box.gemel("node1", "vm", "import", "old1", "/mnt/bad.xml", check=False)
+    check(done.returncode != 0 and "nvram" in done.stderr, f"nvram should be refused by name: {done.stderr or done.stdout}")
+    check(box.volume("node1", "old1") is None, "a refused import left a volume behind")
+    (share / "old1.xml").write_text(DOMAIN % "")
+    box.gemel("node1", "vm", "import", "old1", "/mnt/old1.xml", "--prefer", "node2", "--start", timeout_s=90)
+    old = TinyGuest(box, "old1")
+    wait_for(lambda: old.runs_on("node2"), 60, "the imported domain to run where it prefers")
+    old.watch("node2")
+    old.counts_on(5, 60)
+    old.power_off("node2")
+    box.gemel("node1", "vm", "delete", "old1", "--with-volumes", "--confirm", "old1")
+    wait_for(lambda: box.volume("node1", "old1") is None, 60, "its volume to be deleted")
+
+
+def partition(box, guest, owner, other):
+    """The owner's node sees nobody, only BMCs are reached: the majority fences it, once, and goes on."""
+    ons = {host: box.power_ons(host) for host in (owner, other)}
+    box.isolate(owner)
+    guest.came_back(other, 90)
+    wait_for(lambda: box.power_ons(owner) == ons[owner] + 1, 60, f"{owner} to be powered on again, once")
+    wait_for(lambda: box.store_state(owner) == "no-quorum", 60, f"{owner} to say that it has no quorum")
+    check(not guest.processes(owner), f"the guest runs on {owner} as well")
+    check(box.power_ons(other) == ons[other], f"{other} was fenced by the side without a majority")
+    box.heal()
+    box.wait_healthy()
+    box.wait_in_sync(guest.name, other)
+
+
 def guests_with_a_witness(blockd_away_s):
     with Cluster(witness=True) as box:
         guest = TinyGuest(box, "tiny")
@@ -68,6 +114,8 @@ def guests_with_a_witness(blockd_away_s):
         with story("double starts by hand, on the same node and on the other: every one is refused, the guest goes on"):
             second_opens(box, guest, "node1", "node2")
             guest.counts_on(5, 30)
+        with story("a libvirt domain is imported; what would not survive a failover is refused by name"):
+            imported_domain(box)
         with story(f"gemel-blockd killed under the guest and away for {blockd_away_s} s: no error inside"):
             blockd_away(box, guest, "node1", blockd_away_s)
             box.wait_in_sync("tiny")
@@ -75,11 +123,13 @@ def guests_with_a_witness(blockd_away_s):
             takeover_by_power_cut(box, guest, "node1", "node2")
         with story("and once more, from the node that was powered on again"):
             takeover_by_power_cut(box, guest, "node2", "node1")
+        with story("full partition: the majority goes on, the other side's guest is gone, one fence"):
+            partition(box, guest, "node1", "node2")
         with story("at the end the replicas are equal"):
             guest.check_errors()
-            guest.power_off("node1")
+            guest.power_off("node2")
             box.check_equal("tiny")
-            check(box.power_ons("node1") == 2 and box.power_ons("node2") == 2, "each victim is powered on once")
+            check(box.power_ons("node1") == 3 and box.power_ons("node2") == 2, "each victim is powered on once")
 
 
 @time_limit(400)
