@@ -327,6 +327,7 @@ void Boot::forced() {
     // Same registration, new lineage: the tables come anew, the life goes on.
     claims_.clear();
     facts_.store_present = true;
+    started_at_ = context_.now;  // it was stopped for that; what was seen before says nothing
     if (state_ != State::acting) move(State::starting, "the forced store starts");
 }
 

@@ -52,6 +52,7 @@ class Operations {
     Status begin_one(const GuestStop& c, OperationRecord& operation, Txn& txn);
     Status begin_one(const ConfirmDown& c, OperationRecord& operation, Txn& txn);
     Result<const Row<VolumeRecord>*> volume(const std::string& name) const;
+    Result<GenerationId> held_generation(const VolumeRecord& record, const std::string& node) const;
     Result<const Row<GuestRecord>*> guest(const std::string& name) const;
     Status unused(const std::string& volume, const std::string& except_guest) const;
     Status delete_volume(const std::string& name, const std::string& guest, OperationRecord& operation,

@@ -194,12 +194,13 @@ void Operations::advance_resolve(const OperationRow& row) {
         return finish(row, OperationState::failed, code_of(operation.error_code), done->second, {});
     }
     const auto fresh = ReplicaId::parse(operation.arguments.at("new_replica"));
-    if (!fresh)
+    const auto held = GenerationId::parse(operation.arguments.at("held"));
+    if (!fresh || !held)
         return finish(row, OperationState::failed, ErrorCode::corrupt, "the operation's record is damaged",
                       {});
     VolumeRecord next = volume.record;
     const auto [high, low] = context_.random();
-    shrink_to(next, operation.arguments.at("keep"), GenerationId::from_random(high, low));
+    restart_from(next, operation.arguments.at("keep"), *held, GenerationId::from_random(high, low));
     for (auto& replica : next.replicas) {
         if (replica.node == operation.arguments.at("keep")) continue;
         replica.replica = *fresh;

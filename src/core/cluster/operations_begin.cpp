@@ -211,6 +211,23 @@ Status Operations::begin_one(const VolumeUnexport& c, OperationRecord& operation
     return {};
 }
 
+// What the replica on that node holds is known to the blockd that has it open, and to nobody else.
+Result<GenerationId> Operations::held_generation(const VolumeRecord& record, const std::string& node) const {
+    if (in_ack_set(record, node)) return record.generation.id;
+    if (node != context_.config.name) {
+        return fail(
+            ErrorCode::failed_precondition,
+            "what the replica on " + node + " holds is known there only: run this command on " + node);
+    }
+    const auto facts = context_.volumes.find(record.id);
+    if (facts == context_.volumes.end() || !facts->second.view.attached ||
+        facts->second.view.generation.is_blank()) {
+        return fail(ErrorCode::unavailable, "the replica of " + record.name +
+                                                " here is not open; look with systemctl status gemel-blockd");
+    }
+    return facts->second.view.generation.id;
+}
+
 Status Operations::begin_one(const VolumeForceUpToDate& c, OperationRecord& operation, Txn& txn) {
     auto row = volume(c.name);
     if (!row) return tl::unexpected<Error>(row.error());
@@ -232,9 +249,16 @@ Status Operations::begin_one(const VolumeForceUpToDate& c, OperationRecord& oper
                             " is current and can be promoted: nothing needs to be forced");
         }
     }
+    if (replica->state < ReplicaState::outdated) {
+        return fail(ErrorCode::failed_precondition,
+                    "the replica on " + c.node + " is " + std::string(to_string(replica->state)) +
+                        ": it is not one point in time and cannot be declared current; restore a backup");
+    }
+    const auto held = held_generation(next, c.node);
+    if (!held) return tl::unexpected<Error>(held.error());
     next.owner.reset();
     const auto [high, low] = context_.random();
-    shrink_to(next, c.node, GenerationId::from_random(high, low));
+    restart_from(next, c.node, *held, GenerationId::from_random(high, low));
     context_.reads(txn, keys::volume(c.name), **row);
     txn.puts.push_back({keys::volume(c.name), encode(next), 0});
     context_.event(
@@ -270,6 +294,9 @@ Status Operations::begin_one(const VolumeResolve& c, OperationRecord& operation,
                     "node " + loser.node + ", whose replica would be set aside, does not answer");
     }
     const auto [high, low] = context_.random();
+    const auto held = held_generation(record, c.keep);
+    if (!held) return tl::unexpected<Error>(held.error());
+    operation.arguments["held"] = held->to_string();
     operation.arguments["keep"] = c.keep;
     operation.arguments["loser"] = loser.node;
     operation.arguments["old_replica"] = loser.replica.to_string();

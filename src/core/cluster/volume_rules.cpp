@@ -91,6 +91,19 @@ void shrink_to(VolumeRecord& volume, const std::string& node, const GenerationId
     volume.generation = {generation, volume.generation.id, volume.generation.counter + 1};
 }
 
+void restart_from(VolumeRecord& volume, const std::string& node, const GenerationId& held,
+                  const GenerationId& generation) {
+    auto& ancestors = volume.ancestors;
+    ancestors.insert(ancestors.begin(), volume.generation.id);
+    const auto at = std::find(ancestors.begin(), ancestors.end(), held);
+    ancestors.erase(ancestors.begin(), at);
+    const auto counter = volume.generation.counter;
+    if (ancestors.empty()) ancestors.push_back(held);  // older than the record remembers, or beside it
+    volume.generation = {ancestors.front(), {}, counter};
+    ancestors.erase(ancestors.begin());
+    shrink_to(volume, node, generation);
+}
+
 VolumeRecord granted(const Tables& tables, const VolumeRecord& volume, const Grant& grant) {
     VolumeRecord next = volume;
     const bool owner_lost = volume.owner && volume.owner->node != grant.node;

@@ -40,8 +40,12 @@ struct Grant {
 // the ack set, which makes a new generation. Precondition: grant_refusal() is empty.
 VolumeRecord granted(const Tables& tables, const VolumeRecord& volume, const Grant& grant);
 VolumeRecord released(VolumeRecord volume);
-// ack set = {node}; everything else that was in it is Outdated; new generation. The operator's force and
-// resolve too.
+// ack set = {node}; everything else that was in it is Outdated; new generation. The node was in the ack set.
 void shrink_to(VolumeRecord& volume, const std::string& node, const GenerationId& generation);
+// The operator's force and resolve, for a replica outside the ack set: the same, but the new generation
+// descends from `held`, what that replica holds. Generations that were made without it are no ancestors:
+// whoever holds one of them is told of a split brain, and never overwritten (promises D7, D8).
+void restart_from(VolumeRecord& volume, const std::string& node, const GenerationId& held,
+                  const GenerationId& generation);
 
 }  // namespace gemel::cluster

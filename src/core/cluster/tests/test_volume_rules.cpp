@@ -1,0 +1,64 @@
+// The operator's force and resolve: ancestry holds only what the replica itself held (promises D7, D8).
+#include <algorithm>
+
+#include <gtest/gtest.h>
+
+#include "core/cluster/volume_rules.hpp"
+
+namespace gemel::cluster {
+namespace {
+
+const GenerationId kOld = GenerationId::from_random(1, 1);
+const GenerationId kCommon = GenerationId::from_random(2, 2);
+const GenerationId kAlone = GenerationId::from_random(3, 3);
+const GenerationId kFresh = GenerationId::from_random(4, 4);
+
+// node2 left at kCommon; node1 acknowledged alone at kAlone.
+VolumeRecord parted() {
+    VolumeRecord volume;
+    volume.name = "disk1";
+    volume.replicas = {{"node1", ReplicaId::from_random(5, 5), "default", ReplicaState::up_to_date, true},
+                       {"node2", ReplicaId::from_random(6, 6), "default", ReplicaState::outdated, false}};
+    volume.generation = {kAlone, kCommon, 3};
+    volume.ancestors = {kCommon, kOld};
+    return volume;
+}
+
+bool descends(const VolumeRecord& volume, const GenerationId& from) {
+    return volume.generation.id == from ||
+           std::find(volume.ancestors.begin(), volume.ancestors.end(), from) != volume.ancestors.end();
+}
+
+TEST(RestartFrom, WhatTheOtherMadeAloneIsNoAncestor) {
+    VolumeRecord volume = parted();
+    restart_from(volume, "node2", kCommon, kFresh);
+    EXPECT_EQ(volume.generation.id, kFresh);
+    EXPECT_EQ(volume.generation.parent, kCommon);
+    EXPECT_EQ(volume.generation.counter, 4U);
+    EXPECT_TRUE(descends(volume, kCommon));
+    EXPECT_TRUE(descends(volume, kOld));
+    EXPECT_FALSE(descends(volume, kAlone)) << "node1 would be overwritten without a word";
+    EXPECT_EQ(ack_set(volume), std::vector<std::string>{"node2"});
+    EXPECT_FALSE(promotable(volume, "node1"));
+}
+
+TEST(RestartFrom, AHistoryBesideTheRecordIsTakenUpAlone) {
+    VolumeRecord volume = parted();
+    const GenerationId beside = GenerationId::from_random(9, 9);
+    restart_from(volume, "node2", beside, kFresh);
+    EXPECT_TRUE(descends(volume, beside));
+    EXPECT_FALSE(descends(volume, kAlone));
+    EXPECT_FALSE(descends(volume, kCommon));
+}
+
+TEST(RestartFrom, AReplicaAtTheRecordsGenerationKeepsEverything) {
+    VolumeRecord volume = parted();
+    restart_from(volume, "node1", kAlone, kFresh);
+    EXPECT_EQ(volume.generation.parent, kAlone);
+    EXPECT_TRUE(descends(volume, kAlone));
+    EXPECT_TRUE(descends(volume, kCommon));
+    EXPECT_EQ(ack_set(volume), std::vector<std::string>{"node1"});
+}
+
+}  // namespace
+}  // namespace gemel::cluster
