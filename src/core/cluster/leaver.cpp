@@ -66,6 +66,20 @@ void Leaver::commit_state(NodeState to, State then) {
     });
 }
 
+// An owner elsewhere still counts this node's replicas, whose blockd has closed: its writes are frozen until
+// it has committed that they left, for which one of two voters needs this one's vote. Bounded: the owner may
+// be as dead as this node will be.
+bool Leaver::waited_for() const {
+    constexpr Duration kPatience = seconds(5);
+    if (context_.now - closed_at_ > kPatience) return false;
+    for (const auto& [name, row] : context_.gated.volumes) {
+        const auto& owner = row.record.owner;
+        if (owner && owner->node != context_.config.name && in_ack_set(row.record, context_.config.name))
+            return true;
+    }
+    return false;
+}
+
 // Exports end with the node; guests' leases are given back by the guest agent.
 void Leaver::release_exports() {
     for (const auto& [name, row] : context_.gated.volumes) {
@@ -105,12 +119,16 @@ void Leaver::evaluate() {
             context_.blockd_waits[tag] = [this](const BlockdDone& done) {
                 busy_ = false;
                 repeat_at_ = context_.now + milliseconds(500);
-                if (done.ok) state_ = State::leaving;
+                if (!done.ok) return;
+                state_ = State::leaving;
+                closed_at_ = context_.now;
             };
             context_.emit(BlockdCloseAll{tag});
             return;
         }
-        case State::leaving: return commit_state(NodeState::left, State::left);
+        case State::leaving:
+            if (waited_for()) return;
+            return commit_state(NodeState::left, State::left);
         case State::idle:
         case State::left: return;
     }

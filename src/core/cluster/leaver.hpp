@@ -29,12 +29,14 @@ class Leaver {
   private:
     void commit_state(NodeState to, State then);
     void release_exports();
+    bool waited_for() const;
     Context& context_;
     GuestAgent& guests_;
     VolumeAgent& volumes_;
     State state_ = State::idle;
     bool busy_ = false;
     Instant repeat_at_;
+    Instant closed_at_;
 };
 
 }  // namespace gemel::cluster

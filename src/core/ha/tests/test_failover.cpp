@@ -417,6 +417,20 @@ TEST(Leave, TheOtherVoterGoesOnAloneWithoutFencing) {
         << world.host("node1").log.back();
 }
 
+TEST(Leave, AnOwnerElsewhereIsNotLeftFrozen) {
+    World world(2, false);
+    prepare(world);
+    const auto left = world.ask("node2", NodeLeave{"node2", "node2"});
+    ASSERT_TRUE(left) << left.error().message;
+    ASSERT_EQ(left->state, OperationState::succeeded) << left->error << left->step;
+    EXPECT_EQ(acks(world, "node1"), std::vector<std::string>{"node1"}) << "committed while both still voted";
+    world.cut_power("node2");
+    world.run(seconds(30));
+    EXPECT_TRUE(world.fenced.empty());
+    EXPECT_TRUE(runs_only_on(world, "node1"));
+    EXPECT_EQ(world.started.size(), 1U);
+}
+
 TEST(Leave, WhoHasLeftNeitherFencesNorForcesUntilItJoinsAgain) {
     World world(2, false);
     prepare(world);

@@ -45,6 +45,7 @@ struct Host {
     Instant guard_until;                         // what the guard was told after the newest read of the store
     std::map<VolumeId, std::uint64_t> checked;   // epoch whose start of serving was checked
     bool on = true;
+    bool closed = false;     // its blockd closed all volumes
     bool isolated = false;   // control and replication paths to everybody cut
     bool store_cut = false;  // etcd's traffic cut
     bool clusterd_silent = false;
@@ -96,6 +97,7 @@ class World {
     void start_clusterd(const std::string& name) {
         Host& h = host(name);
         ++h.lives;
+        h.closed = false;
         NodeConfig config;
         config.cluster = ClusterId::from_random(1, 1);
         config.cluster_name = "demo";
@@ -306,7 +308,8 @@ class World {
             for (const auto& replica : record.replicas) {
                 if (replica.node != h.name) peer = &replica;
             }
-            const bool peer_up = peer != nullptr && linked(h.name, peer->node);
+            const bool peer_up =
+                peer != nullptr && linked(h.name, peer->node) && !host(peer->node).closed && !h.closed;
             if (peer != nullptr && peer->in_ack_set && !peer_up && volume.serving != 0) {
                 view.frozen = replication::FreezeReason::peer_lost;
             }
@@ -529,7 +532,10 @@ class World {
         h.volumes[out.volume].serving = 0;
         reply(h, BlockdDone{out.tag, true, "", ""});
     }
-    void run(Host& h, const BlockdCloseAll& out) { reply(h, BlockdDone{out.tag, true, "", ""}); }
+    void run(Host& h, const BlockdCloseAll& out) {
+        h.closed = true;
+        reply(h, BlockdDone{out.tag, true, "", ""});
+    }
     void run(Host& h, const Fence& out) {
         if (!bmc_works)
             return reply(h, FenceDone{out.tag, FenceOutcome::timed_out, "no route to the BMC"}, seconds(2));
