@@ -65,6 +65,7 @@ class ActiveExtents {
 
     // -- attach
     void load(const formats::IntentTransaction& newest);
+    void distrust() { changed_ = true; }  // what was loaded may not be stable: it is written again
 
     std::uint32_t used() const { return used_; }
     std::uint64_t unsettled_bytes(RoundId settled_round) const;

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/invariant.hpp"
+#include "base/mutant.hpp"
 #include "core/formats/superblock.hpp"
 #include "core/replication/core.hpp"
 #include "core/replication/tags.hpp"
@@ -18,7 +19,30 @@ void Attach::pump() {
         core_.emit(ReadMetadata{make_tag(TagKind::attach_superblock, 0), formats::kSuperblockA, kPageBytes});
         core_.emit(ReadMetadata{make_tag(TagKind::attach_superblock, 1), formats::kSuperblockB, kPageBytes});
     }
-    if (state_ == State::spill && core_.bitmap->all_stable()) finish();
+    if (state_ == State::spill) spill();
+}
+
+// A former process of this boot may have died on a failed write of metadata: what the device shows then was
+// forgotten by it and is gone after the next power cut. It is all written again before anything relies on it
+// (F4, H38): the bits first, then the log that may let go of extents because of them.
+void Attach::spill() {
+    const bool trusted = !core_.config.outlived_io_possible || mutant("shown_metadata_trusted");
+    if (trusted && log_.known) {
+        finish();
+        return;
+    }
+    if (!trusted && !written_again_) {
+        written_again_ = true;
+        core_.bitmap->distrust();
+        core_.bitmap->want_all_stable();
+    }
+    if (!core_.bitmap->all_stable()) return;
+    if (!trusted && !log_again_) {
+        log_again_ = true;
+        core_.metadata.distrust();
+        core_.extents->distrust();
+    }
+    if (core_.metadata.is_stable() && !core_.extents->changed() && !core_.extents->writing()) finish();
 }
 
 void Attach::refuse(std::string why) {
@@ -118,18 +142,15 @@ void Attach::bitmap_read(std::span<const std::byte> bytes) {
     }
     writer_crashed_ = !log_.known || !log_.newest.extents.empty();
     core_.extents->load(log_.newest);
-    if (log_.known) {
-        finish();
-        return;
-    }
+    enter(State::spill);
+    core_.again();
+    if (log_.known) return;
     // A transaction written now would make the log known again, without what it lost: the bits must be stable
     // first.
     core_.notice(NoticeKind::metadata_unknown,
                  "the intent log is unreadable: every block counts as different");
     core_.bitmap->set_all();
     core_.bitmap->want_all_stable();
-    enter(State::spill);
-    core_.again();
 }
 
 void Attach::finish() {

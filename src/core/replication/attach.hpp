@@ -25,6 +25,8 @@ class Attach {
     explicit Attach(Core& core) : core_(core) {}
     void pump();
     void metadata_read(const MetadataRead& read);
+    // metadata may be written: all of it was read
+    bool spilling() const { return state_ == State::spill; }
     bool done() const { return state_ == State::done; }
     bool refused() const { return state_ == State::refused; }
     const std::string& problem() const { return problem_; }
@@ -40,6 +42,7 @@ class Attach {
     void intent_log_read(std::span<const std::byte> ring);
     void read_more_bitmap();
     void bitmap_read(std::span<const std::byte> bytes);
+    void spill();
     void finish();
 
     Core& core_;
@@ -50,6 +53,8 @@ class Attach {
     std::uint64_t next_page_ = 0;
     formats::IntentLogContents log_;
     bool writer_crashed_ = false;
+    bool written_again_ = false;
+    bool log_again_ = false;
 };
 
 }  // namespace gemel::replication

@@ -232,7 +232,8 @@ void Core::settle() {
             }
             bitmap->pump(outputs());
         }
-        if (attach.done() || attach.refused()) metadata.pump(outputs());
+        if (attach.spilling() && !local_failed_) extents->pump(outputs());
+        if (attach.spilling() || attach.done() || attach.refused()) metadata.pump(outputs());
         if (!again_ && granted_.empty()) break;
     }
     if (attached() && idle_at_ == Instant::never() && extents->used() > 0) idle_at_ = now + seconds(2);

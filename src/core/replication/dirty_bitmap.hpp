@@ -60,6 +60,10 @@ class DirtyBitmap {
 
     // -- attach
     void load_page(std::uint64_t page, formats::ConstPageBytes bytes);
+    // what was loaded may not be stable: every page is to be written again
+    void distrust() {
+        for (Page& page : pages_) ++page.version;
+    }
 
   private:
     struct Page {

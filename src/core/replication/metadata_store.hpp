@@ -31,6 +31,7 @@ class MetadataStore {
         wanted_ = stable_ = found;
         sequence_ = found.sequence;
     }
+    void distrust() { ++version_; }  // what was loaded may not be stable: it is written again
     void pump(Outputs& outputs);
     void written();
 

@@ -38,6 +38,8 @@ inline constexpr std::array kEngineMutants = std::to_array<MutantEntry>({
      "a target restarted in the same boot compares with what its disk shows, flushed or forgotten"},
     {"network_before_failed_committed", "D2 K2",
      "an owner whose disk failed goes on over the network before that is committed"},
+    {"shown_metadata_trusted", "D10 D17 F4",
+     "metadata that a former process wrote is taken for stable because the device shows it"},
     {"lease_not_checked", "C2 L2", "requests are served after the lease has ended"},
 });
 
