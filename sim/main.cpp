@@ -10,6 +10,7 @@
 #include "base/mutant.hpp"
 #include "sim/mutants.hpp"
 #include "sim/runner.hpp"
+#include "sim/scenarios/scenarios.hpp"
 
 namespace {
 
@@ -24,12 +25,14 @@ struct Arguments {
     bool counters = false;
     bool help = false;
     std::string mutant;
+    ScenarioPlan scenario;
 };
 
 void usage() {
     std::puts(
         "usage: gemel-sim [--seeds N] [--seed S] [--jobs J] [--trace] [--only FAULT] [--keep-going]\n"
         "       gemel-sim --mutants [--mutant NAME]     (built with the mutants preset)\n"
+        "       gemel-sim --scenario NAME|all [--golden FOLDER [--update]]\n"
         "\n"
         "  --seeds N       run N seeds (default 100)\n"
         "  --seed S        the first seed (default 1)\n"
@@ -41,7 +44,9 @@ void usage() {
         "  --keep-going    do not stop after five failures\n"
         "  --counters      print how often everything was reached, however few seeds\n"
         "  --mutants       for each deliberate break, run seeds until a checker finds it\n"
-        "  --mutant NAME   only this one; without --mutants: run seeds with it switched on");
+        "  --mutant NAME   only this one; without --mutants: run seeds with it switched on\n"
+        "  --scenario NAME a scripted scenario (or all): prints its log\n"
+        "  --golden FOLDER compares the log with FOLDER/NAME.txt instead; with --update writes it");
 }
 
 std::optional<std::uint64_t> number(std::string_view text) {
@@ -70,6 +75,10 @@ std::string take_value(Arguments& arguments, std::string_view option, std::strin
         arguments.mutant = value;
         return {};
     }
+    if (option == "--scenario" || option == "--golden") {
+        (option == "--golden" ? arguments.scenario.golden : arguments.scenario.name) = value;
+        return {};
+    }
     const auto count = number(value);
     if (!count) return std::string(option) + " takes a number, not '" + std::string(value) + "'";
     if (option == "--voters" && (*count == 2 || *count == 3)) {
@@ -91,6 +100,8 @@ std::string parse(int count, char** values, Arguments& arguments) {
             arguments.plan.trace = true;
         } else if (option == "--mutants") {
             arguments.mutants = true;
+        } else if (option == "--update") {
+            arguments.scenario.update = true;
         } else if (option == "--counters") {
             arguments.counters = true;
         } else if (option == "--oracle") {
@@ -100,7 +111,8 @@ std::string parse(int count, char** values, Arguments& arguments) {
         } else if (option == "--help" || option == "-h") {
             arguments.help = true;
         } else if (option == "--seeds" || option == "--seed" || option == "--jobs" || option == "--only" ||
-                   option == "--mutant" || option == "--voters") {
+                   option == "--mutant" || option == "--voters" || option == "--scenario" ||
+                   option == "--golden") {
             if (i + 1 >= count) return std::string(option) + " needs a value";
             const std::string wrong = take_value(arguments, option, values[++i]);
             if (!wrong.empty()) return wrong;
@@ -179,6 +191,12 @@ int main(int count, char** values) {
         return 2;
     }
 #endif
+    if (!arguments.scenario.name.empty()) {
+#ifdef GEMEL_MUTANTS
+        select_mutant(arguments.mutant);
+#endif
+        return run_scenarios(arguments.scenario) ? 0 : 1;
+    }
     if (arguments.mutants) {
         const bool all = hunt_mutants(arguments.plan.jobs, arguments.mutant);
         std::puts(all ? "mutants ok: every one was found" : "mutants FAILED: see NOT FOUND above");

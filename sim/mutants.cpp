@@ -9,7 +9,7 @@
 namespace gemel::sim {
 namespace {
 
-constexpr std::uint64_t kBudget = 1500;  // seeds
+constexpr std::uint64_t kBudget = 200;  // seeds
 
 }  // namespace
 
@@ -22,6 +22,7 @@ bool hunt_mutants(std::uint32_t jobs, std::string_view only) {
         plan.seeds = kBudget;
         plan.jobs = jobs;
         plan.quiet = true;
+        plan.oracle = true;  // the engine's promises, whatever the control plane
         plan.stop_after_failures = 1;
         plan.mutant = std::string(mutant.name);
         const RunSummary summary = run_seeds(plan);

@@ -2,93 +2,105 @@
 
 #include <algorithm>
 #include <array>
-#include <span>
+#include <bit>
 
 #include <fmt/format.h>
 
-#include "core/formats/bitmap.hpp"
-#include "core/formats/intent_log.hpp"
 #include "core/formats/layout.hpp"
-#include "core/formats/superblock.hpp"
 
 namespace gemel::sim {
-namespace {
 
-using formats::ConstPageBytes;
-using Page = std::array<std::byte, formats::kPageBytes>;
-
-Page page_at(const Image& image, std::uint64_t offset) {
-    Page page;
-    image.metadata.read(offset, page);
-    return page;
+TrackingChecker::TrackingChecker(std::uint64_t data_bytes, const Disk& a, const Disk& b)
+    : data_bytes_(data_bytes),
+      disks_{&a, &b},
+      metadata_{StableMetadata(data_bytes), StableMetadata(data_bytes)} {
+    tracked_.assign(metadata_[0].words(), ~std::uint64_t{0});
 }
 
-Result<formats::ChosenSuperblock> superblock_of(const Image& image) {
-    const Page a = page_at(image, formats::kSuperblockA);
-    const Page b = page_at(image, formats::kSuperblockB);
-    return formats::choose_superblock(ConstPageBytes(a), ConstPageBytes(b));
+const StableMetadata& TrackingChecker::metadata(std::uint32_t node) {
+    metadata_[node].read(disks_[node]->stable(), disks_[node]->stable_metadata_version());
+    return metadata_[node];
 }
 
-}  // namespace
-
-TrackingChecker::TrackingChecker(std::uint64_t data_bytes) : data_bytes_(data_bytes) {}
-
-bool TrackingChecker::Tracked::covers(std::uint64_t block) const {
-    if (everything) return true;
-    if (extents[block / formats::kBlocksPerExtent]) return true;
-    return (words[block / 64] >> (block % 64) & 1U) != 0;
-}
-
-TrackingChecker::Tracked TrackingChecker::tracked_by(const Image& image, const ReplicaId& other) {
-    Tracked tracked;
-    const auto chosen = superblock_of(image);
-    const formats::Layout layout = formats::Layout::for_size(data_bytes_);
-    tracked.extents.assign(layout.extents, false);
-    tracked.words.assign(layout.bitmap_pages * formats::kWordsPerPage, 0);
-    if (!chosen || !chosen->newest || chosen->superblock.state != ReplicaState::up_to_date ||
-        chosen->superblock.tracked_peer != other) {
-        tracked.everything = true;
-        return tracked;
+void TrackingChecker::read() {
+    const StableMetadata& a = metadata(0);
+    const StableMetadata& b = metadata(1);
+    const bool a_all = a.everything(b.identity());
+    const bool b_all = b.everything(a.identity());
+    // where one side's metadata is unknown nothing is ever taken for clean
+    const bool all = a_all || b_all || !a.superblock() || !b.superblock();
+    for (std::uint64_t i = 0; i < tracked_.size(); ++i) {
+        tracked_[i] = all ? ~std::uint64_t{0} : a.word(i) | b.word(i);
     }
-    std::vector<std::byte> ring(formats::kIntentLogSlots * formats::kPageBytes);
-    image.metadata.read(formats::kIntentLogOffset, ring);
-    const auto log = formats::decode_intent_log(ring, chosen->superblock.replica, layout.extents);
-    tracked.everything = !log.known;
-    for (const std::uint32_t extent : log.newest.extents) tracked.extents[extent] = true;
-    for (std::uint64_t page = 0; page < layout.bitmap_pages; ++page) {
-        const Page bytes = page_at(image, formats::Layout::bitmap_offset(page));
-        std::array<std::uint64_t, formats::kWordsPerPage> words{};
-        formats::decode_bitmap_page(ConstPageBytes(bytes), page, chosen->superblock.replica, words);
-        std::copy(words.begin(), words.end(),
-                  tracked.words.begin() + static_cast<std::ptrdiff_t>(page * formats::kWordsPerPage));
-    }
-    return tracked;
 }
 
-std::string TrackingChecker::check(const Image& a, const Image& b) {
-    const auto block_a = superblock_of(a);
-    const auto block_b = superblock_of(b);
-    if (!block_a || !block_b) return {};  // unknown metadata is never clean
-    const Tracked by_a = tracked_by(a, block_b->superblock.replica);
-    const Tracked by_b = tracked_by(b, block_a->superblock.replica);
+bool TrackingChecker::names(std::uint64_t block) const {
+    return (tracked_[block / 64] >> (block % 64) & 1U) != 0;
+}
+
+// Of a block that is not tracked: empty when both stable copies are equal.
+std::string TrackingChecker::untracked(std::uint64_t block) const {
+    for (std::uint64_t i = 0; i < kSectorsPerBlock; ++i) {
+        const std::uint64_t sector = block * kSectorsPerBlock + i;
+        const Stamp a = disks_[0]->stable().data.get(sector);
+        const Stamp b = disks_[1]->stable().data.get(sector);
+        if (a == b) continue;
+        return fmt::format(
+            "sector {} (block {}, extent {}) differs on stable storage, {} and {}, and neither side's stable "
+            "metadata says so",
+            sector, block, block / formats::kBlocksPerExtent, a, b);
+    }
+    return {};
+}
+
+std::string TrackingChecker::check() {
+    read();
     std::string lost;
-    const auto compare = [&](const Image& left, const Image& right) {
-        left.data.for_each_page([&](std::uint64_t first, const std::array<Stamp, kSectorsPerBlock>& page) {
-            const std::uint64_t block = first / kSectorsPerBlock;
-            if (!lost.empty() || by_a.covers(block) || by_b.covers(block)) return;
-            for (std::uint64_t i = 0; i < page.size(); ++i) {
-                if (page[i] == right.data.get(first + i)) continue;
-                lost = fmt::format(
-                    "sector {} (block {}, extent {}) differs on stable storage, {} and {}, and neither "
-                    "side's stable metadata says so",
-                    first + i, block, block / formats::kBlocksPerExtent, page[i], right.data.get(first + i));
-                return;
-            }
-        });
-    };
-    compare(a, b);
-    if (lost.empty()) compare(b, a);
+    for (const Disk* disk : disks_) {
+        disk->stable().data.for_each_page(
+            [&](std::uint64_t first, const std::array<Stamp, kSectorsPerBlock>&) {
+                const std::uint64_t block = first / kSectorsPerBlock;
+                if (lost.empty() && !names(block)) lost = untracked(block);
+            });
+    }
     return lost;
+}
+
+std::string TrackingChecker::metadata_changed() {
+    const std::array<std::uint64_t, 2> now = {disks_[0]->stable_metadata_version(),
+                                              disks_[1]->stable_metadata_version()};
+    if (now == seen_) return {};
+    seen_ = now;
+    before_ = tracked_;
+    read();
+    const std::uint64_t blocks = data_bytes_ / kBlockBytes;
+    for (std::uint64_t i = 0; i < tracked_.size(); ++i) {
+        for (std::uint64_t bits = before_[i] & ~tracked_[i]; bits != 0; bits &= bits - 1) {
+            const std::uint64_t block = i * 64 + static_cast<std::uint64_t>(std::countr_zero(bits));
+            if (block >= blocks) break;
+            if (const std::string lost = untracked(block); !lost.empty()) return lost;
+            for (std::uint32_t node = 0; node < 2; ++node) {
+                if (!disks_[node]->unstable_in(block * kBlockBytes, kBlockBytes)) continue;
+                return fmt::format(
+                    "block {} (extent {}) is no longer tracked while a write in it is not stable on "
+                    "node{}",
+                    block, block / formats::kBlocksPerExtent, node + 1);
+            }
+        }
+    }
+    return {};
+}
+
+std::string TrackingChecker::write_begins(std::uint32_t node, std::uint64_t offset, std::uint64_t length) {
+    if (const std::string lost = metadata_changed(); !lost.empty()) return lost;
+    for (std::uint64_t block = offset / kBlockBytes; block * kBlockBytes < offset + length; ++block) {
+        if (names(block)) continue;
+        return fmt::format(
+            "node{} begins to write block {} (extent {}) and no stable metadata says that it may "
+            "differ",
+            node + 1, block, block / formats::kBlocksPerExtent);
+    }
+    return {};
 }
 
 }  // namespace gemel::sim

@@ -131,7 +131,7 @@ void Guest::schedule(std::uint32_t queue) {
 
 void Guest::on_event(std::uint32_t kind, std::uint64_t a, std::uint64_t) {
     if (kind != life_ || !running()) return;
-    if (stopped_ && !sweeping()) return;
+    if ((stopped_ || scripted_) && !sweeping()) return;
     if (outstanding_ >= workload_.queues * kDepth) return;  // chains multiply where vCPUs were paused
     issue(static_cast<std::uint32_t>(a));
 }
@@ -192,9 +192,7 @@ void Guest::issue(std::uint32_t queue) {
     const std::uint32_t index = take_slot();
     Slot& slot = slots_[index];
     slot.request = GuestRequest{};
-    slot.write = 0;
     slot.queue = queue;
-    slot.begun = queue_.now();
     if (sweeping()) {
         std::uint32_t run = 1;
         while (run < kSweepBlocks && sweep_at_ + run < sweep_.size() &&
@@ -207,6 +205,33 @@ void Guest::issue(std::uint32_t queue) {
     } else {
         choose(slot.request);
     }
+    begin(index);
+}
+
+std::uint64_t Guest::ask(GuestOperation operation, std::uint64_t offset, std::uint32_t length, bool fua) {
+    INVARIANT(alive_, "only a guest that runs asks");
+    const std::uint32_t index = take_slot();
+    Slot& slot = slots_[index];
+    slot.request = GuestRequest{};
+    slot.request.operation = operation;
+    slot.request.offset = offset;
+    slot.request.length = length;
+    slot.request.fua = fua;
+    slot.queue = 0;
+    begin(index);
+    return slots_[index].request.tag;
+}
+
+void Guest::scribble(std::uint64_t tag) {
+    for (Slot& slot : slots_) {
+        if (slot.active && slot.request.tag == tag) slot.request.stamp = kPoison;
+    }
+}
+
+void Guest::begin(std::uint32_t index) {
+    Slot& slot = slots_[index];
+    slot.write = 0;
+    slot.begun = queue_.now();
     slot.request.tag = next_tag_++ << kSlotBits | index;
     const GuestOperation operation = slot.request.operation;
     if (operation == GuestOperation::write || operation == GuestOperation::discard ||
@@ -268,6 +293,7 @@ void Guest::completed(std::uint64_t tag, bool ok, std::span<const Stamp> read, b
     }
     slot.active = false;
     --outstanding_;
+    if (listener_) listener_(slot.request, slot.write, ok, read);
     if (running()) schedule(slot.queue);
 }
 

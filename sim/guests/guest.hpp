@@ -87,6 +87,15 @@ class Guest final : public EventSink {
     void front_lost();
     bool connected() const { return port_ != nullptr; }
     void completed(std::uint64_t tag, bool ok, std::span<const Stamp> read, bool io_error = false);
+    // -- a script's side: from now on nothing of its own accord but a sweep; one request of its own, and what
+    // became of each
+    void obey_script() { scripted_ = true; }
+    std::uint64_t ask(GuestOperation operation, std::uint64_t offset, std::uint32_t length, bool fua);
+    // the guest's memory of that request changes while it is on its way
+    void scribble(std::uint64_t tag);
+    using CompletionListener = std::function<void(const GuestRequest& request, WriteNumber write, bool ok,
+                                                  std::span<const Stamp> read)>;
+    void on_completion(CompletionListener listener) { listener_ = std::move(listener); }
     // -- asked by the world
     void stop_asking(bool stop);  // for quiet checks
     std::uint64_t hot_sector(Prng& random) const {
@@ -117,6 +126,7 @@ class Guest final : public EventSink {
     void schedule(std::uint32_t queue);
     void finish_ok(Slot& slot, std::span<const Stamp> read);
     std::uint32_t take_slot();
+    void begin(std::uint32_t index);
 
     EventQueue& queue_;
     Trace& trace_;
@@ -136,6 +146,7 @@ class Guest final : public EventSink {
     bool alive_ = false;
     bool running_ = false;
     bool stopped_ = false;
+    bool scripted_ = false;
     std::uint32_t node_ = 0;
     std::uint64_t epoch_ = 0;
     std::uint32_t life_ = 0;
@@ -144,6 +155,7 @@ class Guest final : public EventSink {
     std::uint64_t requests_ = 0;
     std::uint64_t completions_ = 0;
     std::uint64_t errors_ = 0;
+    CompletionListener listener_;
     Counters::Id count_operation_[5];
 };
 

@@ -59,6 +59,7 @@ void BlockNode::open_back_end() {
     config_.resync_chunks = kResyncChunks;
     parts_.disk.attach(process_, *this);
     engine_ = std::make_unique<replication::Engine>(config_);
+    if (parts_.watch != nullptr) parts_.watch->engine_starts(node_);
     parts_.link.attach(node_, *this, PeerIdentity{config_.replica, config_.incarnation, config_.process});
     step(replication::Tick{});
 }
@@ -132,8 +133,13 @@ void BlockNode::step(const replication::Input& input) {
     stepping_ = true;
     const auto run = [this](const replication::Input& one) {
         outputs_.clear();
-        engine_->step(parts_.clock.local(parts_.queue.now()), one, outputs_);
-        for (const replication::Output& output : outputs_) carry_out(output);
+        const Instant local = parts_.clock.local(parts_.queue.now());
+        if (parts_.watch != nullptr) parts_.watch->sees_input(node_, local, one);
+        engine_->step(local, one, outputs_);
+        for (const replication::Output& output : outputs_) {
+            if (parts_.watch != nullptr) parts_.watch->sees_output(node_, local, output);
+            carry_out(output);
+        }
     };
     try {
         run(input);

@@ -15,6 +15,7 @@
 
 #include "core/replication/engine.hpp"
 #include "core/replication/interface.hpp"
+#include "sim/checkers/stable_before.hpp"
 #include "sim/guests/guest.hpp"
 #include "sim/world/clock.hpp"
 #include "sim/world/counters.hpp"
@@ -56,6 +57,7 @@ class BlockNode final : public EventSink, public DiskClient, public PeerClient, 
         NodeClock& clock;
         ControlPort& control;
         Guest& guest;
+        EngineWatch* watch = nullptr;  // a checker of inputs and outputs
     };
     BlockNode(Parts parts, std::uint32_t node, Prng random);
 

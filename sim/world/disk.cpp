@@ -178,7 +178,28 @@ void Disk::on_event(std::uint32_t kind, std::uint64_t a, std::uint64_t) {
     finish(index);
 }
 
+// A completion that is shorter than its request (W8): what the kernel wrote is there, the driver submits the
+// remainder, and only the last one is the answer.
+bool Disk::cut_short(std::uint32_t index) {
+    Operation& operation = operations_[index];
+    const std::uint64_t sectors = operation.change.length / kSectorBytes;
+    const bool possible = operation.kind == Kind::write && operation.outcome == DiskOutcome::ok &&
+                          operation.process == process_ && sectors > 1;
+    if (faults_.short_writes == 0 || !possible) return false;
+    --faults_.short_writes;
+    fill_from_payload(operation);
+    Change part = operation.change;
+    part.length = (1 + random_.below(sectors - 1)) * kSectorBytes;
+    part.stamps.resize(part.length / kSectorBytes);
+    apply(current_, part);
+    log_.push_back(std::move(part));
+    queue_.after(microseconds(kWriteMicros + static_cast<std::int64_t>(random_.below(kJitterMicros))), *this,
+                 operation.life, index);
+    return true;
+}
+
 void Disk::finish(std::uint32_t index) {
+    if (cut_short(index)) return;
     land(operations_[index]);
     // deliver() may submit and so move operations_: work on a copy of what it needs
     Operation done = std::move(operations_[index]);
@@ -294,8 +315,9 @@ void Disk::settle_overlapping(const Change& change) {
     }
 }
 
-void Disk::apply(Image& image, const Change& change) const {
+void Disk::apply(Image& image, const Change& change) {
     if (change.metadata) {
+        if (&image == &stable_) ++stable_metadata_version_;
         image.metadata.write(change.offset, change.bytes);
     } else {
         image.data.write(change.offset / kSectorBytes, change.stamps);
@@ -303,6 +325,7 @@ void Disk::apply(Image& image, const Change& change) const {
 }
 
 void Disk::apply_torn(Image& image, const Change& change) {
+    if (change.metadata && &image == &stable_) ++stable_metadata_version_;
     for (std::uint64_t at = 0; at < change.length; at += kSectorBytes) {
         if (random_.chance(1, 2)) continue;
         if (change.metadata) {
@@ -372,8 +395,22 @@ void Disk::pause(bool paused) {
 void Disk::restore(const Image& image) {
     stable_ = image;
     current_ = image;
+    ++stable_metadata_version_;
     wounds_ = 0;
     read_errors_ = 0;
+}
+
+bool Disk::unstable_in(std::uint64_t offset, std::uint64_t length) const {
+    const auto meets = [&](const Change& change) {
+        return !change.metadata && change.offset < offset + length && offset < change.offset + change.length;
+    };
+    for (std::size_t i = log_start_; i < log_.size(); ++i) {
+        if (!log_[i].gone && meets(log_[i])) return true;
+    }
+    return std::ranges::any_of(operations_, [&](const Operation& operation) {
+        const bool writes = operation.kind == Kind::write || operation.kind == Kind::zero;
+        return operation.active && writes && meets(operation.change);
+    });
 }
 
 void Disk::deliver(Operation& operation) {

@@ -40,10 +40,11 @@ struct DiskFaults {
     bool fail_next_flush = false;
     bool fail_next_write = false;
     bool fail_next_metadata_write = false;
-    bool dead = false;             // every operation fails
-    bool misdirect_next = false;   // the next metadata write lands on another block as well
-    bool hang_next = false;        // the next data write takes seconds
-    std::int64_t bad_sector = -1;  // reads that touch it fail until it is written
+    bool dead = false;               // every operation fails
+    bool misdirect_next = false;     // the next metadata write lands on another block as well
+    bool hang_next = false;          // the next data write takes seconds
+    std::uint32_t short_writes = 0;  // so many data writes end early: their driver submits the rest again
+    std::int64_t bad_sector = -1;    // reads that touch it fail until it is written
 };
 
 class Disk final : public EventSink {
@@ -86,6 +87,10 @@ class Disk final : public EventSink {
     Image copy_of_stable() const { return stable_; }
     void restore(const Image& image);  // while the host is off: an old image, or another's
     std::uint64_t unstable_writes() const { return log_.size() - log_start_; }
+    // a data write in that range is in flight, or landed and is not stable
+    bool unstable_in(std::uint64_t offset, std::uint64_t length) const;
+    // raised whenever the stable metadata changes
+    std::uint64_t stable_metadata_version() const { return stable_metadata_version_; }
 
     void on_event(std::uint32_t kind, std::uint64_t a, std::uint64_t b) override;
 
@@ -120,11 +125,12 @@ class Disk final : public EventSink {
     void check_overlap(const Operation& operation, std::uint32_t self);
     void decide_outcome(Operation& operation);
     void finish(std::uint32_t index);
+    bool cut_short(std::uint32_t index);
     void land(Operation& operation);
     void fill_from_payload(Operation& operation);
     void finish_flush(Operation& operation);
     void deliver(Operation& operation);
-    void apply(Image& image, const Change& change) const;
+    void apply(Image& image, const Change& change);
     void apply_torn(Image& image, const Change& change);
     void settle_overlapping(const Change& change);
     void maybe_keep(const Change& change);
@@ -152,6 +158,7 @@ class Disk final : public EventSink {
     DiskFaults faults_;
     std::uint64_t wounds_ = 0;
     std::uint64_t read_errors_ = 0;
+    std::uint64_t stable_metadata_version_ = 1;
     std::vector<std::byte> read_buffer_;
 };
 

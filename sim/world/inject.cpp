@@ -50,8 +50,7 @@ void World::inject(Fault fault, std::uint32_t node) {
     ++faults_injected_;
     trace_.note_text(queue_.now(), node, "fault", name_of(fault));
     counters_.add(fmt::format("fault.{}", name_of(fault)));
-    const std::string untracked = tracking_->check(disks_[0]->stable(), disks_[1]->stable());
-    if (!untracked.empty()) on_breach("D3", untracked);
+    check_tracking();
 }
 
 void World::take_image(std::uint32_t node) {
@@ -63,6 +62,10 @@ bool World::inject_host_fault(Fault fault, std::uint32_t node) {
     const auto cut = [this](std::uint32_t which, Duration dark) {
         if (!hosts_[which].powered) return false;
         power_off(which);
+        if (random_.chance(1, 4)) {  // the supply of its BMC is gone as well (H5), and for longer
+            network_.set_bmc(which, false);
+            if (random_.chance(1, 4)) dark = dark + seconds(random_.between(20, 50));
+        }
         tasks_.after(dark, [this, which] { power_on(which); });
         return true;
     };

@@ -26,6 +26,7 @@ void Network::cut_both_ways(Cable cable, std::uint32_t a, std::uint32_t b, bool 
 }
 
 void Network::heal() {
+    bmc_dead_ = {};
     for (auto& cable : directions_) {
         for (auto& from : cable) from.fill(Direction{});
     }

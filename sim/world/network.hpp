@@ -40,15 +40,17 @@ class Network {
     const Direction& direction(Cable cable, std::uint32_t from, std::uint32_t to) const {
         return directions_[static_cast<std::size_t>(cable)][from][to];
     }
-    // a host that has no power or is disconnected as a whole
+    // a host that has no power or is disconnected as a whole; its BMC has a supply and a cable of its own
     void set_isolated(std::uint32_t node, bool isolated);
+    void set_bmc(std::uint32_t node, bool powered) { bmc_dead_[node] = !powered; }
     void cut(Cable cable, std::uint32_t from, std::uint32_t to, bool cut);
     void cut_both_ways(Cable cable, std::uint32_t a, std::uint32_t b, bool cut_it);
     void changed();  // after direction() was written to
     void heal();
 
     bool passes(Cable cable, std::uint32_t from, std::uint32_t to) const {
-        return !isolated_[from] && !isolated_[to] && !direction(cable, from, to).cut;
+        const bool reached = cable == Cable::management ? !bmc_dead_[to] : !isolated_[to];
+        return !isolated_[from] && reached && !direction(cable, from, to).cut;
     }
     // some replication link carries frames that way
     bool links_pass(std::uint32_t from, std::uint32_t to) const {
@@ -70,6 +72,7 @@ class Network {
     Prng random_;
     std::array<std::array<std::array<Direction, kNodes>, kNodes>, kCables> directions_{};
     std::array<bool, kNodes> isolated_{};
+    std::array<bool, kNodes> bmc_dead_{};
     std::vector<std::function<void()>> listeners_;
 };
 

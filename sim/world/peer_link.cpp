@@ -48,11 +48,17 @@ void PeerLink::network_changed() {
     if (now_healthy) {
         was_healthy_ = true;
         ++outage_;
-        for (std::uint32_t node = 0; node < 2; ++node) schedule_delivery(node);
+        for (std::uint32_t node = 0; node < 2; ++node) {
+            for (Packet& packet : sides_[node].incoming) packet.held = false;
+            schedule_delivery(node);
+        }
         try_connect();
         return;
     }
-    for (std::uint32_t node = 0; node < 2; ++node) schedule_delivery(node);
+    for (std::uint32_t node = 0; node < 2; ++node) {
+        for (Packet& packet : sides_[node].incoming) packet.held = !network_.links_pass(1 - node, node);
+        schedule_delivery(node);
+    }
     if (!was_healthy_) return;
     was_healthy_ = false;
     ++outage_;
@@ -76,7 +82,7 @@ void PeerLink::send(std::uint32_t node, SessionId session, const replication::Pe
     if (!(to.up || to.opening) || to.session != from.session || to.ends_after_queue) return;
     Instant arrives = queue_.now() + network_.link_delay(node, 1 - node);
     if (!to.incoming.empty()) arrives = std::max(arrives, to.incoming.back().arrives);
-    to.incoming.push_back(Packet{message, std::move(stamps), arrives});
+    to.incoming.push_back(Packet{message, std::move(stamps), arrives, !network_.links_pass(node, 1 - node)});
     schedule_delivery(1 - node);
 }
 
@@ -167,6 +173,7 @@ void PeerLink::host_vanished(std::uint32_t node) {
     Side& other = sides_[1 - node];
     if (!was_up || !other.up || other.session != number) return;
     // frames that left before the cut may still come in, nothing says that it was the last
+    std::erase_if(other.incoming, [](const Packet& packet) { return packet.held; });
     other.ends_after_queue = true;
     schedule_delivery(1 - node);
     queue_.after(kLinkLoss + milliseconds(random_.between(0, kCheckJitterMillis)), *this, kDown,

@@ -68,6 +68,7 @@ class PeerLink final : public EventSink {
         replication::PeerMessage message;
         std::vector<Stamp> stamps;
         Instant arrives;
+        bool held = false;  // still in its sender's buffer, because the links are cut
     };
     struct Side {
         PeerClient* client = nullptr;

@@ -23,6 +23,7 @@ void Trace::note_text(Instant now, std::uint32_t node, const char* name, std::st
     Record& record = ring_[notes_++ % kRing];
     record = Record{now, name, 0, 0, 0, node, std::string(text)};
     if (print_) print(record);
+    if (listener_) listener_(now, node, name, 0, text);
 }
 
 void Trace::print(const Record& record) {

@@ -5,8 +5,10 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/instant.hpp"
@@ -45,9 +47,15 @@ class Trace {
         if (!record.text.empty()) record.text.clear();
         if (print_) [[unlikely]]
             print(record);
+        if (listener_) [[unlikely]]
+            listener_(now, node, name.text, a, {});
     }
     // a name known at run time and a text: for lines meant for people
     void note_text(Instant now, std::uint32_t node, const char* name, std::string_view text);
+    // hears every event as it happens: `a` is its first number, `text` is set where the event has one
+    using Listener = std::function<void(Instant now, std::uint32_t node, std::string_view name,
+                                        std::uint64_t a, std::string_view text)>;
+    void listen(Listener listener) { listener_ = std::move(listener); }
     std::uint64_t hash() const { return hash_; }
     std::uint64_t notes() const { return notes_; }
     // the newest `count` events, oldest first, one a line
@@ -72,6 +80,7 @@ class Trace {
     std::uint64_t hash_ = 0;
     std::uint64_t notes_ = 0;
     bool print_;
+    Listener listener_;
     std::array<Record, kRing> ring_{};
 };
 

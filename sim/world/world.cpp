@@ -33,8 +33,8 @@ World::World(const SeedOptions& options, Counters& counters)
       tasks_(queue_),
       network_(tasks_, trace_, random_.fork()),
       link_(queue_, trace_, network_, random_.fork()),
-      data_bytes_(volume_bytes(random_)),
-      mode_stable_(random_.chance(1, 5)),
+      data_bytes_(options.script ? options.script->data_bytes : volume_bytes(random_)),
+      mode_stable_(options.script ? options.script->mode_stable : random_.chance(1, 5)),
       voters_(options.voters.value_or(random_.chance(1, 3) ? Voters::two : Voters::three)),
       history_(data_bytes_) {
     cluster_id_ = ClusterId::from_random(random_.next(), random_.next());
@@ -63,13 +63,18 @@ World::World(const SeedOptions& options, Counters& counters)
             [this](const std::string& promise, const std::string& what) { on_breach(promise, what); }));
         blocks_.push_back(
             std::make_unique<BlockNode>(BlockNode::Parts{queue_, trace_, counters_, payloads_, *disks_[node],
-                                                         link_, hosts_[node].clock, *control_, *guest_},
+                                                         link_, hosts_[node].clock, *control_, *guest_, this},
                                         node, random_.fork()));
     }
     permission_ = std::make_unique<PermissionChecker>();
     equality_ = std::make_unique<EqualityChecker>(history_, data_bytes_);
-    tracking_ = std::make_unique<TrackingChecker>(data_bytes_);
+    tracking_ = std::make_unique<TrackingChecker>(data_bytes_, *disks_[0], *disks_[1]);
+    stable_before_ = std::make_unique<StableBeforeChecker>(*tracking_, replication::EngineConfig{}.lease);
     active_extents_ = static_cast<std::uint32_t>(random_.between(2, 8));
+    if (options_.script) {
+        active_extents_ = options_.script->active_extents;
+        guest_->obey_script();
+    }
     Prng plan_random = random_.fork();
     plan_ = FaultPlan::swarm(plan_random);
     if (options_.only) plan_.kinds = {*options_.only};
@@ -120,6 +125,7 @@ void World::power_on(std::uint32_t node) {
     host.clock.power_on(queue_.now(), milliseconds(random_.between(1, 3000)), random_.between(-4000, 4000));
     had_process_[node] = false;
     network_.set_isolated(node, false);
+    network_.set_bmc(node, true);
     trace_.note(queue_.now(), node, "host.power_on", host.boots);
     const bool fast = random_.chance(1, 4);
     tasks_.after(milliseconds(fast ? random_.between(20, 600) : random_.between(1500, 6000)),
@@ -146,16 +152,15 @@ void World::power_off(std::uint32_t node) {
     host.powered_off_at = queue_.now();
     ++pauses_[node];
     clusterd_[node] = false;
-    network_.set_isolated(node, true);
     link_.pause(node, false);
     link_.host_vanished(node);
+    network_.set_isolated(node, true);
     if (guest_->alive() && guest_->node() == node) guest_->kill();
     disks_[node]->power_cut();
     end_blockd(node);
     history_.node_lost_volatile(node);
     control_->host_lost(node);
-    const std::string untracked = tracking_->check(disks_[0]->stable(), disks_[1]->stable());
-    if (!untracked.empty()) on_breach("D3", untracked);
+    check_tracking();
 }
 
 void World::start_blockd(std::uint32_t node) {
@@ -214,6 +219,26 @@ void World::crash_blockd(std::uint32_t node, Duration away) {
     });
 }
 
+void World::crash_blockd(std::uint32_t node) {
+    end_blockd(node);
+}
+
+void World::stop_clusterd(std::uint32_t node) {
+    if (!clusterd_[node]) return;
+    clusterd_[node] = false;
+    control_->clusterd_died(node);
+}
+
+void World::start_clusterd(std::uint32_t node) {
+    if (clusterd_[node] || !hosts_[node].up()) return;
+    clusterd_[node] = true;
+    control_->clusterd_started(node);
+}
+
+bool World::shows(std::uint32_t node, WriteNumber write) const {
+    return equality_->holds(disks_[node]->current(), write).empty();
+}
+
 void World::crash_clusterd(std::uint32_t node) {
     if (!clusterd_[node]) return;
     clusterd_[node] = false;
@@ -269,8 +294,25 @@ void World::on_breach(const std::string& promise, const std::string& what) {
     throw Violation(promise, what);
 }
 
+void World::check_tracking() {
+    const std::string untracked = tracking_->check();
+    if (!untracked.empty()) on_breach("D3", untracked);
+}
+
+void World::sees_input(std::uint32_t node, Instant local, const replication::Input& input) {
+    const Breach breach = stable_before_->input(node, local, input);
+    if (!breach.promise.empty()) on_breach(breach.promise, breach.what);
+}
+
+void World::sees_output(std::uint32_t node, Instant local, const replication::Output& output) {
+    const Breach breach = stable_before_->output(node, local, output);
+    if (!breach.promise.empty()) on_breach(breach.promise, breach.what);
+}
+
 std::uint32_t World::on_acknowledged(std::uint32_t node, std::uint64_t epoch, const GuestRequest&) {
     const std::uint32_t mask = control_->ack_mask();
+    const Breach early = stable_before_->acknowledged(node, epoch);
+    if (!early.promise.empty()) on_breach(early.promise, early.what);
     const std::string breach = permission_->acknowledged(node, epoch, control_->owns(node, epoch), mask);
     if (!breach.empty()) on_breach("D2", breach);
     return mask;
@@ -487,8 +529,7 @@ void World::finish_checks() {
         const std::string breach = equality_->shows_history(disks_[node]->current(), queue_.now());
         if (!breach.empty()) on_breach("D1", fmt::format("at the end node{}: {}", node + 1, breach));
     }
-    const std::string untracked = tracking_->check(disks_[0]->stable(), disks_[1]->stable());
-    if (!untracked.empty()) on_breach("D3", untracked);
+    check_tracking();
 }
 
 SeedResult World::run() {

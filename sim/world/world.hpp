@@ -14,6 +14,7 @@
 #include "sim/checkers/equality.hpp"
 #include "sim/checkers/history.hpp"
 #include "sim/checkers/permission.hpp"
+#include "sim/checkers/stable_before.hpp"
 #include "sim/checkers/tracking.hpp"
 #include "sim/guests/guest.hpp"
 #include "sim/world/block_node.hpp"
@@ -36,6 +37,13 @@ struct SeedOptions {
     std::optional<std::uint32_t> faults;
     bool oracle = false;  // rules with knowledge no real one has, instead of the real control plane
     std::optional<Voters> voters;
+    // -- for scripts: a quiet guest that asks only what it is told to, and a volume as described
+    struct Script {
+        std::uint64_t data_bytes = 16U << 20;
+        std::uint32_t active_extents = 4;
+        bool mode_stable = false;
+    };
+    std::optional<Script> script;
 };
 
 struct SeedResult {
@@ -50,7 +58,7 @@ struct SeedResult {
     std::vector<std::string> last_events;
 };
 
-class World final : public WorldPort, public GuestObserver {
+class World final : public WorldPort, public GuestObserver, public EngineWatch {
   public:
     World(const SeedOptions& options, Counters& counters);
 
@@ -60,17 +68,41 @@ class World final : public WorldPort, public GuestObserver {
     void begin();
     void run_for(Duration duration);
     bool run_until(const std::function<bool()>& condition, Duration bound);
+    bool run_one() { return queue_.run_one(); }
     void inject(Fault fault, std::uint32_t node);
     void heal();
     bool converged() const;
     void finish_checks();
-
-  private:
-    // WorldPort
+    void crash_blockd(std::uint32_t node);  // until start_blockd()
+    void start_blockd(std::uint32_t node);
+    void stop_clusterd(std::uint32_t node);
+    void start_clusterd(std::uint32_t node);
+    void pause(std::uint32_t node, Duration length);
+    void restore(std::uint32_t node, const Image& image) { disks_[node]->restore(image); }
+    void check_tracking();
+    std::string state_text() const;
+    // true when node's disk shows that write, or one that was not before it, in all its sectors
+    bool shows(std::uint32_t node, WriteNumber write) const;
+    Instant now() const { return queue_.now(); }
+    Trace& trace() { return trace_; }
+    Network& network() { return network_; }
+    PeerLink& link() { return link_; }
+    Guest& guest() { return *guest_; }
+    const History& history() const { return history_; }
+    Disk& disk(std::uint32_t node) { return *disks_[node]; }
+    const CommittedVolume& committed() const { return control_->committed(); }
+    const EqualityChecker& equality() const { return *equality_; }
+    Control& control() { return *control_; }
+    void set_witness(bool up) { witness_up_ = up; }
+    void set_fence(std::uint32_t node, FenceMood mood) { fence_moods_[node] = mood; }
+    // WorldPort, of use to scripts as well
     Host& host(std::uint32_t node) override { return hosts_[node]; }
     BlockNode& block(std::uint32_t node) override { return *blocks_[node]; }
     void power_off(std::uint32_t node) override;
     void power_on(std::uint32_t node) override;
+
+  private:
+    // WorldPort
     bool clusterd_alive(std::uint32_t node) const override { return clusterd_[node]; }
     bool witness_up() const override { return witness_up_; }
     FenceMood fence_mood(std::uint32_t node) const override { return fence_moods_[node]; }
@@ -89,15 +121,17 @@ class World final : public WorldPort, public GuestObserver {
     void on_flushed(const std::vector<WriteNumber>& made_stable) override;
     void on_io_error(std::uint32_t node, const GuestRequest& request) override;
     void on_breach(const std::string& promise, const std::string& what) override;
+    // EngineWatch
+    void engine_starts(std::uint32_t node) override { stable_before_->engine_starts(node); }
+    void sees_input(std::uint32_t node, Instant local, const replication::Input& input) override;
+    void sees_output(std::uint32_t node, Instant local, const replication::Output& output) override;
 
     void format(std::uint32_t node, bool blank, const ReplicaId& peer);
     void boot(std::uint32_t node);
-    void start_blockd(std::uint32_t node);
     void crash_blockd(std::uint32_t node, Duration away);
     void end_blockd(std::uint32_t node);
     void make_control(const VolumeRecord& first);
     void crash_clusterd(std::uint32_t node);
-    void pause(std::uint32_t node, Duration length);
     void resume(std::uint32_t node, std::uint64_t pause_number);
     void schedule_faults();
     bool inject_host_fault(Fault fault, std::uint32_t node);
@@ -112,7 +146,6 @@ class World final : public WorldPort, public GuestObserver {
     bool beyond_repair() const;
     Duration outage();
     std::uint32_t owner_or_random();
-    std::string state_text() const;
 
     SeedOptions options_;
     Counters& counters_;
@@ -139,6 +172,7 @@ class World final : public WorldPort, public GuestObserver {
     std::unique_ptr<PermissionChecker> permission_;
     std::unique_ptr<EqualityChecker> equality_;
     std::unique_ptr<TrackingChecker> tracking_;
+    std::unique_ptr<StableBeforeChecker> stable_before_;
     std::array<bool, 2> clusterd_{};
     std::array<bool, 2> blockd_up_{};
     std::array<FenceMood, 2> fence_moods_{};
