@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/mutant.hpp"
+#include "sim/exhaustive.hpp"
 #include "sim/mutants.hpp"
 #include "sim/runner.hpp"
 #include "sim/scenarios/scenarios.hpp"
@@ -26,12 +27,15 @@ struct Arguments {
     bool help = false;
     std::string mutant;
     ScenarioPlan scenario;
+    bool exhaustive = false;
+    std::uint32_t operations = 3;
 };
 
 void usage() {
     std::puts(
         "usage: gemel-sim [--seeds N] [--seed S] [--jobs J] [--trace] [--only FAULT] [--keep-going]\n"
         "       gemel-sim --mutants [--mutant NAME]     (built with the mutants preset)\n"
+        "       gemel-sim --exhaustive [--operations N]\n"
         "       gemel-sim --scenario NAME|all [--golden FOLDER [--update]]\n"
         "\n"
         "  --seeds N       run N seeds (default 100)\n"
@@ -45,6 +49,7 @@ void usage() {
         "  --counters      print how often everything was reached, however few seeds\n"
         "  --mutants       for each deliberate break, run seeds until a checker finds it\n"
         "  --mutant NAME   only this one; without --mutants: run seeds with it switched on\n"
+        "  --exhaustive    two blocks, up to three operations (or N), a crash after every single event\n"
         "  --scenario NAME a scripted scenario (or all): prints its log\n"
         "  --golden FOLDER compares the log with FOLDER/NAME.txt instead; with --update writes it");
 }
@@ -86,6 +91,8 @@ std::string take_value(Arguments& arguments, std::string_view option, std::strin
     } else if (option == "--voters") {
         return "--voters takes 2 or 3 (two nodes and a witness)";
     }
+    if (option == "--operations" && (*count < 1 || *count > 3)) return "--operations takes 1, 2 or 3";
+    if (option == "--operations") arguments.operations = static_cast<std::uint32_t>(*count);
     if (option == "--seeds") arguments.plan.seeds = *count;
     if (option == "--seed") arguments.plan.first_seed = *count;
     if (option == "--jobs")
@@ -100,6 +107,8 @@ std::string parse(int count, char** values, Arguments& arguments) {
             arguments.plan.trace = true;
         } else if (option == "--mutants") {
             arguments.mutants = true;
+        } else if (option == "--exhaustive") {
+            arguments.exhaustive = true;
         } else if (option == "--update") {
             arguments.scenario.update = true;
         } else if (option == "--counters") {
@@ -112,7 +121,7 @@ std::string parse(int count, char** values, Arguments& arguments) {
             arguments.help = true;
         } else if (option == "--seeds" || option == "--seed" || option == "--jobs" || option == "--only" ||
                    option == "--mutant" || option == "--voters" || option == "--scenario" ||
-                   option == "--golden") {
+                   option == "--golden" || option == "--operations") {
             if (i + 1 >= count) return std::string(option) + " needs a value";
             const std::string wrong = take_value(arguments, option, values[++i]);
             if (!wrong.empty()) return wrong;
@@ -169,6 +178,21 @@ int run_many(const Arguments& arguments) {
     return ok ? 0 : 1;
 }
 
+int run_every_schedule(const Arguments& arguments) {
+    ExhaustivePlan plan;
+    plan.operations = arguments.operations;
+    plan.jobs = arguments.plan.jobs;
+    plan.mutant = arguments.mutant;
+    plan.stop_at_first = !arguments.mutant.empty();
+    const ExhaustiveSummary summary = run_exhaustive(plan);
+    std::printf("%s sequences=%llu schedules=%llu failed=%llu\n",
+                summary.failed == 0 ? "exhaustive ok:" : "exhaustive FAILED:",
+                static_cast<unsigned long long>(summary.programs),
+                static_cast<unsigned long long>(summary.schedules),
+                static_cast<unsigned long long>(summary.failed));
+    return summary.failed == 0 ? 0 : 1;
+}
+
 }  // namespace
 
 int main(int count, char** values) {
@@ -197,6 +221,7 @@ int main(int count, char** values) {
 #endif
         return run_scenarios(arguments.scenario) ? 0 : 1;
     }
+    if (arguments.exhaustive) return run_every_schedule(arguments);
     if (arguments.mutants) {
         const bool all = hunt_mutants(arguments.plan.jobs, arguments.mutant);
         std::puts(all ? "mutants ok: every one was found" : "mutants FAILED: see NOT FOUND above");

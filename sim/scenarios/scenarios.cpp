@@ -5,7 +5,10 @@
 #include <fstream>
 #include <memory>
 #include <sstream>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include "base/mutant.hpp"
 #include "sim/world/violation.hpp"
 
 namespace gemel::sim {
@@ -84,7 +87,45 @@ bool run_one(const Scenario& scenario, const ScenarioPlan& plan) {
 std::vector<Scenario> all_scenarios() {
     std::vector<Scenario> all;
     add_write_path(all);
+    add_flush_and_metadata(all);
+    add_resync(all);
+    add_generations(all);
+    add_network_and_lease(all);
+    add_regressions(all);
     return all;
+}
+
+// Each in a process of its own: an INVARIANT ends that one only.
+std::string broken_scenario(const std::string& mutant) {
+    for (const Scenario& scenario : all_scenarios()) {
+        int ends[2];
+        if (::pipe(ends) != 0) return {};
+        std::fflush(stdout);
+        const pid_t pid = ::fork();
+        if (pid == 0) {
+#ifdef GEMEL_MUTANTS
+            select_mutant(mutant);
+#endif
+            std::string promise;
+            try {
+                Stage stage(scenario.stage);
+                scenario.run(stage);
+            } catch (const Violation& violation) {
+                promise = violation.promise() == "scenario" ? "its own check" : violation.promise();
+            }
+            const ssize_t written = promise.empty() ? 0 : ::write(ends[1], promise.data(), promise.size());
+            ::_exit(promise.empty() && written == 0 ? 0 : 1);
+        }
+        ::close(ends[1]);
+        char promise[64] = "INVARIANT";
+        if (const ssize_t count = ::read(ends[0], promise, sizeof promise - 1); count > 0) promise[count] = 0;
+        ::close(ends[0]);
+        int status = 0;
+        ::waitpid(pid, &status, 0);
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+            return std::string(promise) + " in scenario " + std::string(scenario.name);
+    }
+    return {};
 }
 
 bool run_scenarios(const ScenarioPlan& plan) {

@@ -21,6 +21,11 @@ struct Scenario {
 
 // Each group's file adds its own.
 void add_write_path(std::vector<Scenario>& all);
+void add_flush_and_metadata(std::vector<Scenario>& all);
+void add_resync(std::vector<Scenario>& all);
+void add_generations(std::vector<Scenario>& all);
+void add_network_and_lease(std::vector<Scenario>& all);
+void add_regressions(std::vector<Scenario>& all);
 std::vector<Scenario> all_scenarios();
 
 struct ScenarioPlan {
@@ -30,5 +35,7 @@ struct ScenarioPlan {
 };
 // Prints what it did; true when every log is as it should be.
 bool run_scenarios(const ScenarioPlan& plan);
+// With a mutant switched on: the first scenario that goes wrong, and how; empty when none does.
+std::string broken_scenario(const std::string& mutant);
 
 }  // namespace gemel::sim

@@ -36,7 +36,10 @@ constexpr std::array<std::string_view, kFaultKinds> kNames = {"power_cut",
                                                               "handover",
                                                               "clusterd_crash",
                                                               "store_trouble",
-                                                              "fence_broken"};
+                                                              "fence_broken",
+                                                              "corrupt_frame",
+                                                              "short_write",
+                                                              "version_skew"};
 
 }  // namespace
 

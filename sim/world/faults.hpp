@@ -47,6 +47,9 @@ enum class Fault : std::uint8_t {
     clusterd_crash,
     store_trouble,
     fence_broken,
+    corrupt_frame,
+    short_write,
+    version_skew,
     count,
 };
 inline constexpr std::size_t kFaultKinds = static_cast<std::size_t>(Fault::count);

@@ -165,6 +165,16 @@ bool World::inject_network_fault(Fault fault, std::uint32_t node) {
             });
             return true;
         case Fault::reset_session: link_.reset(); return true;
+        case Fault::corrupt_frame: return link_.corrupt();
+        case Fault::version_skew:  // upgraded, and its peer is not yet: no session until it is taken back
+            if (!blocks_[node]->running() || hosts_[node].paused) return false;
+            link_.set_protocol(node, 2);
+            crash_blockd(node, milliseconds(random_.between(100, 900)));
+            tasks_.after(outage() + seconds(1), [this, node] {
+                link_.set_protocol(node, 1);
+                crash_blockd(node, milliseconds(random_.between(100, 900)));
+            });
+            return true;
         case Fault::flap_links: flap(static_cast<std::uint32_t>(random_.between(2, 6))); return true;
         case Fault::lossy_links: return worsen(static_cast<std::uint32_t>(random_.between(1, 30)), 1);
         case Fault::slow_links: return worsen(0, static_cast<std::uint32_t>(random_.between(5, 200)));
@@ -193,6 +203,9 @@ bool World::inject_disk_fault(Fault fault, std::uint32_t node) {
             tasks_.after(outage(), [this, node] { disks_[node]->faults().slow_factor = 1; });
             return true;
         case Fault::hang_disk: faults.hang_next = true; return true;
+        case Fault::short_write:
+            faults.short_writes += static_cast<std::uint32_t>(random_.between(1, 8));
+            return true;
         case Fault::flush_error:
             faults.fail_next_flush = true;
             history_.node_lost_volatile(node);

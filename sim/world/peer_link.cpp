@@ -194,12 +194,24 @@ void PeerLink::reset() {
     peer_hears(1, microseconds(random_.between(100, 3000)));
 }
 
+bool PeerLink::corrupt() {
+    if (!sides_[0].up || !sides_[1].up || sides_[0].session != sides_[1].session) return false;
+    for (std::uint32_t node = 0; node < 2; ++node) {
+        if (sides_[node].incoming.empty()) continue;
+        sides_[node].incoming.clear();
+        reset();
+        return true;
+    }
+    return false;
+}
+
 void PeerLink::connect() {
     connect_scheduled_ = false;
     if (sides_[0].client == nullptr || sides_[1].client == nullptr) return;
     const auto busy = [](const Side& side) { return side.up || side.opening; };
     if (sides_[0].session == sides_[1].session && busy(sides_[0]) && busy(sides_[1])) return;
     if (sides_[0].stay_away || sides_[1].stay_away || !healthy()) return;
+    if (protocols_[0] != protocols_[1]) return try_connect();  // refused at the hello, and tried again
     if (busy(sides_[0]) || busy(sides_[1])) {
         // a new connection tells the side that still believes in the old one
         for (std::uint32_t node = 0; node < 2; ++node) end_side(node);

@@ -56,6 +56,10 @@ class PeerLink final : public EventSink {
     void host_vanished(std::uint32_t node);  // nothing gets out: the peer finds out by time
     void pause(std::uint32_t node, bool paused);
     void reset();  // a middle box, or a frame that failed its checksum: both hear of it
+    // the next frame to arrive anywhere fails its checksum (N5): it is not delivered, both ends hear of it
+    bool corrupt();
+    // the versions that node's process speaks: without a common one there is no session (N6)
+    void set_protocol(std::uint32_t node, std::uint32_t version) { protocols_[node] = version; }
     bool up(std::uint32_t node) const { return sides_[node].up; }
     std::uint64_t sessions() const { return sessions_; }
     std::uint64_t delivered() const { return delivered_; }
@@ -101,6 +105,7 @@ class PeerLink final : public EventSink {
     Network& network_;
     Prng random_;
     std::array<Side, 2> sides_;
+    std::array<std::uint32_t, 2> protocols_{1, 1};
     std::uint64_t sessions_ = 0;
     std::uint64_t delivered_ = 0;
     bool connect_scheduled_ = false;

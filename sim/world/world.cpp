@@ -304,7 +304,19 @@ void World::sees_input(std::uint32_t node, Instant local, const replication::Inp
     if (!breach.promise.empty()) on_breach(breach.promise, breach.what);
 }
 
+// A media error is repaired with the bytes that were there: such a write makes no difference, torn or not.
+bool World::repeats(std::uint32_t node, const replication::DiskWrite& write) {
+    const std::span<const Stamp> stamps = payloads_.stamps(write.payload);
+    const Image& image = disks_[node]->current();
+    for (std::uint64_t i = 0; i < write.length / kSectorBytes; ++i) {
+        if (image.data.get(write.offset / kSectorBytes + i) != stamps[i]) return false;
+    }
+    return true;
+}
+
 void World::sees_output(std::uint32_t node, Instant local, const replication::Output& output) {
+    if (const auto* write = std::get_if<replication::DiskWrite>(&output); write && repeats(node, *write))
+        return;
     const Breach breach = stable_before_->output(node, local, output);
     if (!breach.promise.empty()) on_breach(breach.promise, breach.what);
 }
@@ -438,6 +450,7 @@ void World::heal() {
         disks_[node]->faults() = DiskFaults{};
         if (hosts_[node].paused) resume(node, pauses_[node]);
         if (!hosts_[node].powered) power_on(node);
+        link_.set_protocol(node, 1);
         link_.allow(node);
     }
 }
@@ -456,18 +469,59 @@ void World::repair_failed_replicas() {
                             view.local_state == ReplicaState::failed ||
                             view.connection == replication::ConnectionState::standalone;
         if (!broken) continue;
-        counters_.add("site.replica_replaced");
-        if (!control_->replace_replica(node)) continue;
-        blocks_[node]->die();
-        replicas_[node] = ReplicaId::from_random(random_.next(), random_.next());
-        disks_[node]->power_cut();
-        format(node, true, {});
-        control_->replica_replaced(node, replicas_[node]);
-        had_process_[node] = false;
-        for (std::uint32_t n = 0; n < 2; ++n) link_.allow(n);
-        end_blockd(node);
-        tasks_.after(milliseconds(500), [this, node] { start_blockd(node); });
+        replace_replica(node);
     }
+}
+
+void World::replace_replica(std::uint32_t node) {
+    counters_.add("site.replica_replaced");
+    if (!control_->replace_replica(node)) return;
+    blocks_[node]->die();
+    replicas_[node] = ReplicaId::from_random(random_.next(), random_.next());
+    disks_[node]->power_cut();
+    format(node, true, {});
+    control_->replica_replaced(node, replicas_[node]);
+    had_process_[node] = false;
+    for (std::uint32_t n = 0; n < 2; ++n) link_.allow(n);
+    end_blockd(node);
+    tasks_.after(milliseconds(500), [this, node] { start_blockd(node); });
+}
+
+void World::cut_nodes_apart(bool cut) {
+    for (const Cable cable : {Cable::control, Cable::link1, Cable::link2})
+        network_.cut_both_ways(cable, 0, 1, cut);
+}
+
+void World::force_alone(std::uint32_t node) {
+    CommittedVolume forced = control_->committed();
+    VolumeRecord& record = forced.record;
+    forced.lineage = LineageId::from_random(random_.next(), random_.next());
+    ++forced.revision;
+    record.replicas[1 - node].in_ack_set = false;
+    record.replicas[1 - node].state = ReplicaState::outdated;
+    record.ancestors.insert(record.ancestors.begin(), record.generation.id);
+    record.generation = Generation{GenerationId::from_random(random_.next(), random_.next()),
+                                   record.generation.id, record.generation.counter + 1};
+    record.epoch += 1 + node;
+    record.owner = OwnerRecord{};
+    record.owner->node = kNodeNames[node];
+    record.owner->incarnation = hosts_[node].incarnation;
+    record.owner->epoch = record.epoch;
+    record.owner->secret = "forced";
+    record.owner->purpose = "vm:guest";
+    blocks_[node]->input(replication::CommittedRecordIn{forced});
+    blocks_[node]->input(replication::StoreRenewal{hosts_[node].clock.local(queue_.now()), forced});
+}
+
+void World::write_alone(std::uint32_t node, std::uint64_t block, Stamp stamp) {
+    GuestRequest request;
+    request.tag = ~std::uint64_t{0} - stamp;  // no guest's
+    request.operation = GuestOperation::write;
+    request.offset = block * kBlockBytes;
+    request.length = kBlockBytes;
+    request.stamp = stamp;
+    const std::uint64_t served = blocks_[node]->served_epoch();
+    blocks_[node]->front_submit(served != 0 ? served : control_->committed().record.epoch, request);
 }
 
 // The only replica that was current has a broken disk or lost its metadata to one: no program can go on, an

@@ -93,7 +93,12 @@ class World final : public WorldPort, public GuestObserver, public EngineWatch {
     const CommittedVolume& committed() const { return control_->committed(); }
     const EqualityChecker& equality() const { return *equality_; }
     Control& control() { return *control_; }
-    void set_witness(bool up) { witness_up_ = up; }
+    void cut_nodes_apart(bool cut);            // all cables between the two nodes
+    void replace_replica(std::uint32_t node);  // the operator's part: a new, blank one in its place
+    // What no rule allows: an operator forces this node with a record of its own making, and one write
+    // reaches its engine past the guest (promise D8). Needs the oracle as control plane.
+    void force_alone(std::uint32_t node);
+    void write_alone(std::uint32_t node, std::uint64_t block, Stamp stamp);
     void set_fence(std::uint32_t node, FenceMood mood) { fence_moods_[node] = mood; }
     // WorldPort, of use to scripts as well
     Host& host(std::uint32_t node) override { return hosts_[node]; }
@@ -126,6 +131,7 @@ class World final : public WorldPort, public GuestObserver, public EngineWatch {
     void sees_input(std::uint32_t node, Instant local, const replication::Input& input) override;
     void sees_output(std::uint32_t node, Instant local, const replication::Output& output) override;
 
+    bool repeats(std::uint32_t node, const replication::DiskWrite& write);
     void format(std::uint32_t node, bool blank, const ReplicaId& peer);
     void boot(std::uint32_t node);
     void crash_blockd(std::uint32_t node, Duration away);

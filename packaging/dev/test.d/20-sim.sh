@@ -3,3 +3,5 @@ build release gemel-sim
 sim_seeds=200
 [ "$long" = no ] || sim_seeds=100000
 run sim build/release/sim/gemel-sim --jobs "$JOBS" --seeds $sim_seeds
+# Two blocks, every sequence of up to two operations, a crash after every single event (three: ./dev sim --exhaustive).
+run exhaustive build/release/sim/gemel-sim --jobs "$JOBS" --exhaustive --operations 2

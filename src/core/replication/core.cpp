@@ -233,7 +233,9 @@ void Core::settle() {
             bitmap->pump(outputs());
         }
         if (attach.spilling() && !local_failed_) extents->pump(outputs());
-        if (attach.spilling() || attach.done() || attach.refused()) metadata.pump(outputs());
+        // a failure before the attach is not written: the next process begins where this one began
+        const bool writes = attach.spilling() ? !local_failed_ : attach.done() || attach.refused();
+        if (writes) metadata.pump(outputs());
         if (!again_ && granted_.empty()) break;
     }
     if (attached() && idle_at_ == Instant::never() && extents->used() > 0) idle_at_ = now + seconds(2);

@@ -1,0 +1,39 @@
+#!/usr/bin/python3
+"""Programs built without GEMEL_MUTANTS contain the name of no mutant.
+
+usage: no_mutants.py SOURCE_FOLDER CONTROL PROGRAM...
+CONTROL is a program that prints the table of mutants and so contains the engine's names: it shows that this
+search can find one.
+"""
+import re
+import sys
+from pathlib import Path
+
+
+def names_in(header):
+    return re.findall(r'\{"([a-z_]+)",', header.read_text())
+
+
+def main():
+    source, control, *programs = sys.argv[1:]
+    headers = sorted(Path(source, "src").rglob("mutants.hpp"))
+    names = {name: header for header in headers for name in names_in(header)}
+    if len(headers) < 2 or len(names) < 20:
+        sys.exit(f"no_mutants: expected the mutants of engine and cluster, found {len(names)} names in {len(headers)} files")
+    table = Path(control).read_bytes()
+    engine = [name for name, header in names.items() if "replication" in header.parts]
+    blind = [name for name in engine if name.encode() not in table]
+    if blind:
+        sys.exit(f"no_mutants: {control} does not contain {blind[0]}: this search proves nothing")
+    found = 0
+    for program in programs:
+        image = Path(program).read_bytes()
+        for name in sorted(names):
+            if re.search(rb"(?<![a-z_])" + name.encode() + rb"(?![a-z_])", image):
+                print(f"{program} contains the mutant '{name}'")
+                found += 1
+    print(f"no_mutants: {len(programs)} programs, {len(names)} names, {found} found")
+    sys.exit(1 if found else 0)
+
+
+main()
