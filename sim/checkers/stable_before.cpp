@@ -158,7 +158,7 @@ Breach StableBeforeChecker::output(std::uint32_t node, Instant local, const repl
     return {};
 }
 
-Breach StableBeforeChecker::acknowledged(std::uint32_t node, std::uint64_t epoch) {
+Breach StableBeforeChecker::acknowledged(std::uint32_t node, std::uint64_t epoch, bool read) {
     const auto& known = tracking_.metadata(node).superblock();
     if (!known) return {};
     if (known->granted_epoch < epoch) {
@@ -166,7 +166,7 @@ Breach StableBeforeChecker::acknowledged(std::uint32_t node, std::uint64_t epoch
                                    who(node), epoch, known->granted_epoch)};
     }
     const auto& alone = sides_[node].alone_in;
-    if (alone && known->generation.counter < *alone) {
+    if (!read && alone && known->generation.counter < *alone) {
         return {"D2",
                 fmt::format("{} acknowledges alone before generation {} is stable: its superblock says {}",
                             who(node), *alone, known->generation.counter)};

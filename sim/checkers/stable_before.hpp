@@ -48,8 +48,8 @@ class StableBeforeChecker {
     void engine_starts(std::uint32_t node) { sides_[node] = Side{}; }
     Breach input(std::uint32_t node, Instant local, const replication::Input& input);
     Breach output(std::uint32_t node, Instant local, const replication::Output& output);
-    // an owner's answer to its guest
-    Breach acknowledged(std::uint32_t node, std::uint64_t epoch);
+    // an owner's answer to its guest; reads need no permission to be alone (D2)
+    Breach acknowledged(std::uint32_t node, std::uint64_t epoch, bool read);
 
   private:
     struct Side {             // one process life

@@ -171,9 +171,38 @@ void r9(Stage& s) {
     s.end();
 }
 
+void d3(Stage& s) {
+    const auto write = s.written(10);
+    s.check("it is complete on both and stable on neither", !s.stable_on(0, write) && !s.stable_on(1, write));
+    s.power_cut(0);
+    s.until_served_by(1);
+    s.say("node2 has the write in its cache only, and in no log of its own; now it is the source.");
+    s.until_converged();
+    s.check("when node1 joined, nothing that was repaired was still in a cache only",
+            s.stable_on(0, write) && s.stable_on(1, write));
+    s.end();
+}
+
+void d4(Stage& s) {
+    begin_resync(s);
+    for (int i = 0; i < 5; ++i) {
+        s.say("Chunks are on their way; node2 loses power, and what it had not flushed.");
+        s.power_cut(1);
+        s.power_on(1);
+        s.step_until("node2 is resyncing again", [&] { return resyncing(s); });
+        for (int event = 0; event < 3 * i; ++event) s.world().run_one();
+    }
+    s.disk(1).faults().slow_factor = 1;
+    s.end();
+}
+
 }  // namespace
 
 void add_resync(std::vector<Scenario>& all) {
+    all.push_back({"D3", "A source whose own copy is only in its cache.",
+                   "A bit is cleared on disk when the block is stable on both.", d3});
+    all.push_back({"D4", "The target loses power again and again in the middle of a resync.",
+                   "A bit is cleared only when the block is stable there.", d4});
     all.push_back({"R1", "Writes arrive while the handshake and the bitmap exchange run.",
                    "Each is mirrored or its bit is set.", r1});
     all.push_back(

@@ -321,9 +321,9 @@ void World::sees_output(std::uint32_t node, Instant local, const replication::Ou
     if (!breach.promise.empty()) on_breach(breach.promise, breach.what);
 }
 
-std::uint32_t World::on_acknowledged(std::uint32_t node, std::uint64_t epoch, const GuestRequest&) {
+std::uint32_t World::on_acknowledged(std::uint32_t node, std::uint64_t epoch, const GuestRequest& request) {
     const std::uint32_t mask = control_->ack_mask();
-    const Breach early = stable_before_->acknowledged(node, epoch);
+    const Breach early = stable_before_->acknowledged(node, epoch, request.operation == GuestOperation::read);
     if (!early.promise.empty()) on_breach(early.promise, early.what);
     const std::string breach = permission_->acknowledged(node, epoch, control_->owns(node, epoch), mask);
     if (!breach.empty()) on_breach("D2", breach);
