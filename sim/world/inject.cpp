@@ -62,10 +62,7 @@ bool World::inject_host_fault(Fault fault, std::uint32_t node) {
     const auto cut = [this](std::uint32_t which, Duration dark) {
         if (!hosts_[which].powered) return false;
         power_off(which);
-        if (random_.chance(1, 4)) {  // the supply of its BMC is gone as well (H5), and for longer
-            network_.set_bmc(which, false);
-            if (random_.chance(1, 4)) dark = dark + seconds(random_.between(20, 50));
-        }
+        network_.set_bmc(which, false);  // its supply is gone as well (H5)
         tasks_.after(dark, [this, which] { power_on(which); });
         return true;
     };
