@@ -96,7 +96,7 @@ std::vector<Scenario> all_scenarios() {
 }
 
 // Each in a process of its own: an INVARIANT ends that one only.
-std::string broken_scenario(const std::string& mutant) {
+std::string broken_scenario([[maybe_unused]] const std::string& mutant) {
     for (const Scenario& scenario : all_scenarios()) {
         int ends[2];
         if (::pipe(ends) != 0) return {};
