@@ -1,5 +1,5 @@
 """Faults that must not cost anything but time: two nodes and a witness, one volume under writes, nobody is fenced."""
-from lib import time_limit, wait_for
+from lib import long_test, time_limit, wait_for
 from lib.cluster import NODES, Cluster, check, holds_for, story
 from lib.load import Load, now
 
@@ -97,3 +97,8 @@ def faults(witness_path_s):
 @time_limit(400)
 def test_under_load_nobody_is_fenced_and_nothing_is_lost():
     faults(witness_path_s=8)
+
+
+@long_test
+def test_the_same_with_the_witness_out_of_sight_for_two_minutes():
+    faults(witness_path_s=120)
