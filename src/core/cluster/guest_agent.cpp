@@ -64,6 +64,7 @@ void GuestAgent::adopt() {
         if (at != runs_.end()) continue;  // the former start is still being cleared away
         Run run;
         run.placement = *placement;
+        run.inherited = first_look_;
         run.lists_before = context_.domain_lists;
         runs_[name] = run;
         move(name, runs_[name], State::looking, "placed here; looking for its domain");
@@ -94,6 +95,7 @@ void GuestAgent::drop_intruders() {
 void GuestAgent::evaluate() {
     if (!context_.acting || !context_.gated.lineage) return;
     adopt();
+    first_look_ = false;
     drop_intruders();
     for (auto at = runs_.begin(); at != runs_.end();) {
         bool erase = false;
@@ -172,6 +174,13 @@ void GuestAgent::look(const std::string& name, const Row<GuestRecord>& row, Run&
             context_.emit(DestroyDomain{tag, guest.uuid, "left over from an earlier start"});
         }
         return;
+    }
+    if (run.inherited) {
+        // An earlier process of clusterd may have started it in this epoch, and it has ended since. What that
+        // QEMU had in flight is still held by blockd, and must not land under another one: a new epoch.
+        run.failed = run.placement.phase == GuestPhase::running && guest.wish == GuestWish::running;
+        run.error = run.failed ? "its domain ended while gemel-clusterd was away" : "";
+        return move(name, run, State::clearing, "it may have run in this epoch before and is gone");
     }
     if (serving(run.placement)) return start(name, row, run);
     if (context_.now - run.since > kServeTimeout) {

@@ -5,6 +5,7 @@
 //
 //   looking --domain list newer than the placement, blockd serves--> starting --ok--> running
 //      |  \--a domain of this UUID with our front end: it runs already--> running   |  \--failed--> clearing
+//      |  \--none, and an earlier process of clusterd may have started it in this epoch--> clearing
 //      \--not served in kServeTimeout--> clearing                                   |
 //   running --domain gone: crashed, or shut off by itself--> clearing <--domain gone-- stopping <--wish
 //   stopped clearing --domain gone--> closing --front ends closed--> committing --committed--> (forgotten)
@@ -39,6 +40,7 @@ class GuestAgent {
         PlacementRecord placement;
         Instant since;
         std::uint64_t lists_before = 0;  // domain lists seen when it was placed
+        bool inherited = false;  // placed before this process looked: may have been started already
         bool registered = false;
         bool busy = false;            // an action's answer is outstanding
         int closing = 0;              // front ends not yet closed
@@ -68,6 +70,7 @@ class GuestAgent {
     bool leaving() const;  // this node leaves cleanly: its guests end here and start elsewhere
 
     Context& context_;
+    bool first_look_ = true;
     std::map<std::string, Run> runs_;
     std::map<GuestId, std::string> intruders_;
     std::map<GuestId, Instant> destroying_;

@@ -363,6 +363,18 @@ TEST(Guests, ACrashedGuestIsStartedAgainWithABound) {
     EXPECT_EQ(again->state, OperationState::succeeded);
 }
 
+// What the ended QEMU had in flight is still held by blockd: another QEMU on the same epoch could read a
+// block before that write lands on it (promise D12). Found by the simulator.
+TEST(Guests, H28AGuestThatEndsWhileClusterdIsAwayGetsANewEpoch) {
+    World world(2, true);
+    prepare(world);
+    const std::uint64_t before = world.tables("node1").volumes.at("web1").record.epoch;
+    world.host("node1").domains.clear();
+    world.start_clusterd("node1");
+    ASSERT_TRUE(world.until(seconds(60), [&] { return !world.runners("web1").empty(); }));
+    EXPECT_GT(world.tables("node2").volumes.at("web1").record.epoch, before);
+}
+
 TEST(Leave, CleanLeaveMovesTheGuest) {
     World world(2, true);
     prepare(world);
