@@ -449,7 +449,10 @@ void StoreModel::apply(std::uint32_t node) {
 
 void StoreModel::apply_members(StoreDirectory& directory, std::uint32_t node, const StoreEntry& entry) {
     if (entry.kind == StoreEntry::Kind::add_learner) {
-        directory.members.push_back(StoreMember{entry.id, entry.node, true});
+        // who joins was handed the members of the day, and replays the log from its beginning
+        const bool known = std::ranges::any_of(
+            directory.members, [&](const StoreMember& member) { return member.id == entry.id; });
+        if (!known) directory.members.push_back(StoreMember{entry.id, entry.node, true});
     } else if (entry.kind == StoreEntry::Kind::promote) {
         for (StoreMember& member : directory.members) {
             if (member.id == entry.id) member.learner = false;
