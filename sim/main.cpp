@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/mutant.hpp"
+#include "sim/control_mutants.hpp"
 #include "sim/exhaustive.hpp"
 #include "sim/mutants.hpp"
 #include "sim/runner.hpp"
@@ -25,6 +26,7 @@ struct Arguments {
     bool mutants = false;
     bool counters = false;
     bool help = false;
+    bool as_hunted = false;
     std::string mutant;
     ScenarioPlan scenario;
     bool exhaustive = false;
@@ -48,6 +50,7 @@ void usage() {
         "  --keep-going    do not stop after five failures\n"
         "  --counters      print how often everything was reached, however few seeds\n"
         "  --mutants       for each deliberate break, run seeds until a checker finds it\n"
+        "  --as-hunted     with --mutant: the unbroken program under the faults that mutant is hunted with\n"
         "  --mutant NAME   only this one; without --mutants: run seeds with it switched on\n"
         "  --exhaustive    two blocks, up to three operations (or N), a crash after every single event\n"
         "  --scenario NAME a scripted scenario (or all): prints its log\n"
@@ -113,6 +116,8 @@ std::string parse(int count, char** values, Arguments& arguments) {
             arguments.scenario.update = true;
         } else if (option == "--counters") {
             arguments.counters = true;
+        } else if (option == "--as-hunted") {
+            arguments.as_hunted = true;
         } else if (option == "--oracle") {
             arguments.plan.oracle = true;
         } else if (option == "--keep-going") {
@@ -134,7 +139,7 @@ std::string parse(int count, char** values, Arguments& arguments) {
 
 int trace_one(const Arguments& arguments) {
 #ifdef GEMEL_MUTANTS
-    select_mutant(arguments.mutant);
+    select_mutant(arguments.as_hunted ? "" : arguments.mutant);
 #endif
     Counters counters;
     SeedOptions options = arguments.plan.options_for(arguments.plan.first_seed);
@@ -152,7 +157,7 @@ int trace_one(const Arguments& arguments) {
 
 int run_many(const Arguments& arguments) {
     RunPlan plan = arguments.plan;
-    plan.mutant = arguments.mutant;
+    if (!arguments.as_hunted) plan.mutant = arguments.mutant;
     RunSummary summary = run_seeds(plan);
     const bool complete =
         summary.failures.empty() && plan.seeds >= kSeedsThatMustReachEverything && !plan.only;
@@ -226,6 +231,11 @@ int main(int count, char** values) {
         const bool all = hunt_mutants(arguments.plan.jobs, arguments.mutant);
         std::puts(all ? "mutants ok: every one was found" : "mutants FAILED: see NOT FOUND above");
         return all ? 0 : 1;
+    }
+    if (!arguments.mutant.empty()) {
+        const HuntProfile profile = hunt_profile(arguments.mutant);
+        if (!arguments.plan.voters) arguments.plan.voters = profile.voters;
+        arguments.plan.kinds = profile.faults;
     }
     if (arguments.plan.trace) return trace_one(arguments);
     return run_many(arguments);

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "core/replication/mutants.hpp"
+#include "sim/control_mutants.hpp"
 #include "sim/exhaustive.hpp"
 #include "sim/runner.hpp"
 #include "sim/scenarios/scenarios.hpp"
@@ -60,7 +61,7 @@ bool hunt_mutants(std::uint32_t jobs, std::string_view only) {
                     static_cast<unsigned long long>(seeds), by.c_str());
         std::fflush(stdout);
     }
-    return all;
+    return hunt_control_mutants(jobs, only) && all;
 }
 
 }  // namespace gemel::sim

@@ -181,6 +181,7 @@ SeedOptions RunPlan::options_for(std::uint64_t seed) const {
     options.only = only;
     options.oracle = oracle;
     options.voters = voters;
+    options.kinds = kinds;
     return options;
 }
 
@@ -238,8 +239,48 @@ RunSummary run_seeds(const RunPlan& plan) {
     return summary;
 }
 
+static void require_control(Counters& counters) {
+    for (const char* name : {"boot.choosing",
+                             "boot.starting",
+                             "boot.asking",
+                             "boot.registering",
+                             "boot.acting",
+                             "boot.setting_aside",
+                             "boot.joining",
+                             "arbiter.waiting_turn",
+                             "arbiter.fencing",
+                             "arbiter.preparing",
+                             "arbiter.activating",
+                             "arbiter.asking",
+                             "standing.gained",
+                             "standing.lost",
+                             "election.elected",
+                             "election.resigned",
+                             "store_condition.waiting",
+                             "store_condition.quorate",
+                             "store_condition.forcing",
+                             "store_condition.old",
+                             "store.leader_elected",
+                             "store.lease_expired",
+                             "store.set_aside",
+                             "store.joined",
+                             "store.forced_and_dropped",
+                             "clusterd.watch_lost",
+                             "guard.state_freezing",
+                             "guard.state_frozen",
+                             "guard.state_thawing",
+                             "fence.begun",
+                             "domain.destroyed",
+                             "domain.shut_down",
+                             "operator.moves_guest",
+                             "operator.replaces_replica",
+                             "site.converged"}) {
+        counters.require(name);
+    }
+}
+
 void require_counters(Counters& counters) {
-    for (std::size_t i = 0; i < kFaultKinds; ++i) {
+    for (std::size_t i = 0; i < kSwarmKinds; ++i) {
         counters.require(fmt::format("fault.{}", name_of(static_cast<Fault>(i))));
     }
     for (const char* name : {"guest.read",
@@ -253,30 +294,21 @@ void require_counters(Counters& counters) {
                              "commit.local_failed",
                              "commit.grant",
                              "commit.release",
-                             "commit.revoking",
                              "commit.forced_single_member",
                              "propose.peer_left",
                              "propose.peer_joined",
                              "propose.local_failed",
-                             "store.refused",
                              "store.lost_reply",
                              "store.no_quorum",
                              "fence.verified",
                              "fence.failed",
-                             "release.handover",
-                             "release.owner_rebooted",
-                             "release.asked_to_release",
                              "guard.paused",
                              "guard.resumed",
-                             "guard.killed",
                              "site.watchdog_reset",
-                             "site.epoch_refused",
-                             "site.regrant_by_time",
                              "site.waited_for_outlived_io",
                              "site.old_image_restored",
                              "site.replica_replaced",
                              "site.converged",
-                             "site.voter_rejoined",
                              "notice.role_changed",
                              "notice.sync_changed",
                              "notice.verdict",
@@ -289,10 +321,10 @@ void require_counters(Counters& counters) {
                              "notice.over_network",
                              "notice.block_repaired",
                              "site.read_from_peer",
-                             "site.guest_io_error",
-                             "notice.refused"}) {
+                             "site.guest_io_error"}) {
         counters.require(name);
     }
+    require_control(counters);
 }
 
 }  // namespace gemel::sim

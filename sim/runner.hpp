@@ -24,6 +24,7 @@ struct RunPlan {
     std::optional<Fault> only;
     bool oracle = false;
     std::optional<Voters> voters;
+    std::vector<Fault> kinds;  // empty: as the seed wants
     SeedOptions options_for(std::uint64_t seed) const;
 };
 

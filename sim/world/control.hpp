@@ -38,6 +38,8 @@ class WorldPort {
     virtual void attach(std::uint32_t node) = 0;
     virtual void detach(std::uint32_t node) = 0;
     // a new backing, as the record says: blank where that row is not in the ack set
+    virtual void guest_began(std::uint32_t) {}
+    virtual void committed_anew() {}  // the volume's record
     virtual void make_replica(std::uint32_t node, const VolumeRecord& record) = 0;
 
   protected:
@@ -55,6 +57,8 @@ class Control : public ControlPort {
     std::uint32_t ack_mask() const { return (in_ack_set(0) ? 1U : 0U) | (in_ack_set(1) ? 2U : 0U); }
     // everybody takes part and nothing is under way
     virtual bool settled() const { return true; }
+    // the store says that this life is over, and it goes on: it takes part again when it has booted
+    virtual bool written_off(std::uint32_t) const { return false; }
     virtual std::string state_text() const { return {}; }
 
     // -- the world's events
@@ -77,8 +81,14 @@ class Control : public ControlPort {
     // true: a new, blank replica is made at once; false: it is on its way, the world is told by make_replica
     virtual bool replace_replica(std::uint32_t node) = 0;
     virtual void replica_replaced(std::uint32_t node, ReplicaId fresh) = 0;
+    // he vouches that this node is off, to the other one, again and again until then
+    virtual void vouch_for_off(std::uint32_t, Instant) {}
+    // the store's directory of a switched-off host, with its nonce
+    virtual void take_store_image(std::uint32_t) {}
+    virtual bool restore_store_image(std::uint32_t) { return false; }
     virtual void healing() {}  // faults are over: the operator looks after what waits for him
     // unhealthy store: replies are lost and slow
+    virtual void set_late_commits(bool) {}  // followers learn late what was decided
     virtual void set_trouble(bool lost_replies, bool slow_watches) = 0;
 };
 

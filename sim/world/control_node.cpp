@@ -8,6 +8,7 @@
 
 #include "core/formats/records_json.hpp"
 #include "core/ha/planner.hpp"
+#include "sim/world/violation.hpp"
 
 namespace gemel::sim {
 namespace {
@@ -43,6 +44,7 @@ void ControlNode::boot() {
 
 void ControlNode::start() {
     if (clusterd_ != nullptr) return;
+    parts_.cluster.checker().life_began(node_, parts_.tasks.now());
     ++life_;
     NodeConfig config = parts_.cluster.node_config(node_);
     config.random_seed = random_.next();
@@ -94,9 +96,15 @@ void ControlNode::host_paused() {
 }
 
 void ControlNode::host_resumed() {
+    if (parts_.tasks.now() - parts_.world.host(node_).paused_at > milliseconds(1005))
+        parts_.cluster.checker().life_began(node_, parts_.tasks.now());
     parts_.store.pause(node_, false);
     parts_.guests.resumed();
     drain();
+}
+
+void ControlNode::judge(const char* promise, const std::string& breach) const {
+    if (!breach.empty()) throw Violation(promise, breach);
 }
 
 void ControlNode::after(Duration delay, std::function<void()> work) {
@@ -265,10 +273,11 @@ void ControlNode::run(const StoreRead& order) {
         return reply_later(microseconds(random_.between(100, 2000)), std::move(done));
     }
     parts_.store.read(node_, order.keys, order.prefix,
-                      [this, life = life_, done = std::move(done)](bool ok, std::uint64_t revision,
-                                                                   std::vector<KeyValue> values) mutable {
+                      [this, life = life_, sent = parts_.tasks.now(), done = std::move(done)](
+                          bool ok, std::uint64_t revision, std::vector<KeyValue> values) mutable {
                           if (life != life_) return;
                           done.ok = ok;
+                          if (ok) parts_.cluster.checker().store_answered(node_, sent);
                           done.revision = revision;
                           done.values = std::move(values);
                           post(std::move(done));
@@ -343,6 +352,10 @@ void ControlNode::renew_at_store() {
 
 // One at a time, as the daemon's worker does them.
 void ControlNode::run(const StoreCommand& order) {
+    if (std::holds_alternative<ForcePrepare>(order.command))
+        judge("C6", parts_.cluster.checker().force(node_));
+    if (std::holds_alternative<ForceActivate>(order.command))
+        judge("C6", parts_.cluster.checker().activate(node_));
     commands_.push_back(order);
     if (!commanding_) begin_store_command(commands_.front());
 }

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "core/cluster/node.hpp"
+#include "sim/checkers/control.hpp"
 #include "sim/world/control.hpp"
 #include "sim/world/counters.hpp"
 #include "sim/world/guest_host.hpp"
@@ -34,6 +35,10 @@ class ClusterPort {
                        std::function<void(cluster::FenceOutcome, std::string)> answer) = 0;
     virtual void answered(std::uint32_t node, const cluster::ApiAnswer& answer) = 0;
     virtual void left(std::uint32_t node, const cluster::LeaveDone& done) = 0;
+    virtual void guest_began(std::uint32_t node) = 0;
+    // what the store has decided about the volume, for checks
+    virtual const VolumeRecord& decided_volume() const = 0;
+    virtual ControlChecker& checker() = 0;
 
   protected:
     ~ClusterPort() = default;
@@ -92,6 +97,7 @@ class ControlNode {
         std::uint64_t epoch = 0;
         std::function<void()> done;
     };
+    void judge(const char* promise, const std::string& breach) const;
     Instant local() const { return parts_.world.host(node_).clock.local(parts_.tasks.now()); }
     bool paused() const { return parts_.world.host(node_).paused; }
     // runs in this life of the process only

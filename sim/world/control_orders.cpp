@@ -150,7 +150,16 @@ void ControlNode::run(const BlockdRenew& order) {
 }
 
 void ControlNode::run(const BlockdProposalDone& order) {
-    if (open_proposal_ && open_proposal_->proposal == order.done.proposal) open_proposal_.reset();
+    if (open_proposal_ && open_proposal_->proposal == order.done.proposal) {
+        const VolumeRecord& truth = parts_.cluster.decided_volume();
+        const auto& id = open_proposal_->next.generation.id;
+        const bool landed =
+            open_proposal_->kind != replication::ProposalKind::peer_joined &&
+            (truth.generation.id == id || std::ranges::find(truth.ancestors, id) != truth.ancestors.end());
+        if (landed && order.done.outcome == replication::ProposalOutcome::refused)
+            judge("C4", "a proposal is told to be refused that was committed");
+        open_proposal_.reset();
+    }
     to_blockd([done = order.done](BlockNode& block) { block.input(done); });
 }
 
@@ -220,6 +229,8 @@ void ControlNode::run(const PeerSend& order) {
     for (std::uint32_t node = 0; node < kNodes; ++node)
         if (order.to == kNodeNames[node]) other = node;
     if (other >= kWitness) return;
+    if (const auto* ask = std::get_if<AskRelease>(&order.message.body))
+        parts_.cluster.checker().asked_to_release(node_, ask->victim);
     struct Path {
         Cable cable;
         const char* name;
@@ -275,7 +286,13 @@ void ControlNode::start_domain(const StartDomain& order, int tries) {
         return after(milliseconds(50),
                      [this, order, tries] { start_domain(order, tries + (paused() ? 0 : 1)); });
     }
+    if (parts_.guests.exists())
+        judge("C1", fmt::format("node{} starts a guest whose domain it has", node_ + 1));
     const std::string why = parts_.guests.start(epoch);
+    if (why.empty()) {
+        judge("C10", parts_.cluster.checker().guest_started());
+        parts_.cluster.guest_began(node_);
+    }
     post(DomainDone{order.tag, why.empty(), why});
 }
 

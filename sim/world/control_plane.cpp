@@ -36,6 +36,14 @@ ControlPlane::ControlPlane(Parts parts, Prng random, const Setup& setup)
                                            setup_.size_bytes, setup_.ack_mode);
     // until the volume is made
     committed_.record.replicas.resize(2);
+    store_.on_landing([this](const Txn& txn, const StoreState& there) {
+        const auto lineage = there.values.find(std::string(keys::kLineage));
+        const auto key = there.values.find(std::string(keys::kCoordinator));
+        const std::string breach =
+            checker_.landed(txn, lineage == there.values.end() ? "" : lineage->second.value,
+                            key == there.values.end() ? 0 : key->second.create_revision);
+        if (!breach.empty()) throw Violation("C4", breach);
+    });
     store_.on_applied([this](std::uint32_t member, std::uint64_t revision,
                              std::span<const KeyChange> changes) { applied(member, revision, changes); });
 }
@@ -46,6 +54,19 @@ void ControlPlane::start() {
     store_.bootstrap(voters);
     if (setup_.voters == Voters::three) store_.start(kWitness);
     operator_->start();
+    look();
+}
+
+// What passes by itself: a guest that has run for a while has shown that it kills nobody.
+void ControlPlane::look() {
+    parts_.tasks.after(milliseconds(200), [this] { look(); });
+    if (!parts_.guest.alive()) {
+        ran_since_ = Instant::never();
+    } else if (ran_since_ == Instant::never()) {
+        ran_since_ = parts_.tasks.now();
+    } else if (parts_.tasks.now() - ran_since_ > seconds(18)) {
+        checker_.guest_ran_long();
+    }
 }
 
 // ---- the truth
@@ -74,7 +95,27 @@ void ControlPlane::applied(std::uint32_t member, std::uint64_t revision, std::sp
         }
         truth_.apply(revision, wanted);
     }
+    std::optional<std::uint32_t> coordinator;
+    if (truth_.coordinator) coordinator = truth_.coordinator->record.node == kNodeNames[0] ? 0 : 1;
+    checker_.coordinator_is(coordinator, parts_.tasks.now());
     follow_volume();
+    follow_nodes(changes);
+}
+
+// A device's word that was committed must have been about a life that is over.
+void ControlPlane::follow_nodes(std::span<const KeyChange> changes) {
+    for (const KeyChange& change : changes) {
+        if (!change.key.starts_with(keys::kNodes) || !change.value) continue;
+        const auto row = truth_.nodes.find(change.key.substr(keys::kNodes.size()));
+        if (row == truth_.nodes.end()) continue;
+        const NodeRecord& record = row->second.record;
+        if (record.fence.state != FenceState::verified || !record.fence.device.starts_with("bmc-")) continue;
+        const std::uint32_t node = record.name == kNodeNames[0] ? 0 : 1;
+        const Host& host = parts_.world.host(node);
+        const std::string breach = checker_.fence_committed(1 - node, record.incarnation, host.incarnation,
+                                                            host.powered, lied_about(node));
+        if (!breach.empty()) throw Violation("C6", breach);
+    }
 }
 
 void ControlPlane::follow_volume() {
@@ -99,6 +140,7 @@ void ControlPlane::follow_volume() {
     if (now.owner && now.owner->revoking && !(before.record.owner && before.record.owner->revoking))
         parts_.counters.add("commit.revoking");
     mask_ = ack_mask();
+    parts_.world.committed_anew();
     if (now.owner) formed_ = true;
     parts_.trace.note_text(parts_.tasks.now(), kWorld, "store.commit",
                            fmt::format("revision {} generation {} ack {}{} owner {} epoch {}{}",
@@ -122,6 +164,14 @@ bool ControlPlane::settled() const {
            truth_.cluster->record.adding_voter.empty() && truth_.cluster->record.removing_voter.empty();
 }
 
+bool ControlPlane::written_off(std::uint32_t node) const {
+    const auto row = truth_.nodes.find(kNodeNames[node]);
+    if (row == truth_.nodes.end() || !parts_.world.host(node).up()) return false;
+    const FenceRecord& fence = row->second.record.fence;
+    const bool over = fence.state == FenceState::verified || fence.state == FenceState::confirmed_down;
+    return over && fence.incarnation == parts_.world.host(node).incarnation;
+}
+
 std::string ControlPlane::state_text() const {
     std::string text;
     for (std::uint32_t node = 0; node < 2; ++node) {
@@ -138,7 +188,9 @@ std::string ControlPlane::state_text() const {
             clusterd->is_coordinator() ? ", coordinator" : "", clusterd->has_standing() ? ", standing" : "");
         for (const auto& problem : status.problems)
             text += fmt::format(", {} ({})", problem.what, problem.why);
-        text += "; ";
+        const auto& tables = clusterd->tables();
+        text += fmt::format(", tables at {} of {}, coordinator {}; ", tables.revision, truth_.revision,
+                            tables.coordinator ? tables.coordinator->record.node : "none");
     }
     const auto guest = truth_.guests.find(Operator::kName);
     if (guest != truth_.guests.end()) {
@@ -195,12 +247,15 @@ NodeConfig ControlPlane::node_config(std::uint32_t node) {
         {peer, NodeId::from_random(2 - node, 3), peer + ":7700", {{"link1", "l1"}, {"link2", "l2"}}});
     config.control = config.name + ":7700";
     config.links = {{"link1", "l1"}, {"link2", "l2"}};
+    config.timing = setup_.timing;
     config.pools = {{config.name, "default", "/pools/default", 0}};
     return config;
 }
 
 void ControlPlane::deliver(std::uint32_t node, const PeerMessageIn& message) {
-    if (parts_.world.host(node).powered) nodes_[node]->post(message);
+    if (!parts_.world.host(node).powered || !nodes_[node]->alive()) return;
+    if (parts_.world.host(node).up()) checker_.heard(node, message.message.incarnation, parts_.tasks.now());
+    nodes_[node]->post(message);
 }
 
 // ---- fence devices
@@ -215,6 +270,11 @@ void ControlPlane::fence(std::uint32_t by, const Fence& order,
     if (mood == FenceMood::slow) takes = milliseconds(random_.between(3000, 7000));
     if (order.action == FenceAction::off) {
         parts_.counters.add("fence.begun");
+        const auto* clusterd = nodes_[by]->clusterd();
+        const std::string breach =
+            checker_.fence(by, parts_.world.host(victim).incarnation,
+                           clusterd != nullptr && clusterd->is_acting(), parts_.tasks.now());
+        if (!breach.empty()) throw Violation("C6", breach);
         parts_.trace.note(parts_.tasks.now(), by, "fence.begun", victim + 1,
                           static_cast<std::uint64_t>(mood));
     }
@@ -224,36 +284,44 @@ void ControlPlane::fence(std::uint32_t by, const Fence& order,
     const bool acts = reached && (mood == FenceMood::works || mood == FenceMood::slow ||
                                   (mood == FenceMood::hangs && random_.chance(1, 2)));
     if (acts && order.action != FenceAction::status) {
-        parts_.tasks.after(takes * 2 / 3, [this, victim, action = order.action] {
-            if (action == FenceAction::off) {
-                parts_.world.power_off(victim);
-            } else {
-                parts_.world.power_on(victim);
-            }
-        });
+        parts_.tasks.after(
+            takes * 2 / 3, [this, by, victim, action = order.action, began = parts_.tasks.now()] {
+                if (action == FenceAction::off) {
+                    const bool on = parts_.world.host(victim).powered;
+                    const std::string breach =
+                        on ? checker_.powered_off_by_fence(victim, by, began, parts_.tasks.now()) : "";
+                    if (!breach.empty()) throw Violation("C6", breach);
+                    parts_.world.power_off(victim);
+                } else {
+                    parts_.world.power_on(victim);
+                }
+            });
     }
-    parts_.tasks.after(std::min(takes, bound), [this, by, victim, mood, in_time, action = order.action,
-                                                answer = std::move(answer)] {
-        if (!parts_.world.host(by).powered) return;
-        FenceOutcome outcome =
-            parts_.world.host(victim).powered ? FenceOutcome::on : FenceOutcome::verified_off;
-        if (mood == FenceMood::lies && action == FenceAction::off) {
-            outcome = FenceOutcome::verified_off;
-            if (parts_.world.host(victim).powered) {
-                lied_[victim] = parts_.world.host(victim).incarnation;
-                parts_.counters.add("fence.lied");
+    parts_.tasks.after(
+        std::min(takes, bound),
+        [this, by, victim, mood, in_time, action = order.action, began = parts_.tasks.now(),
+         life = parts_.world.host(victim).incarnation, answer = std::move(answer)] {
+            if (!parts_.world.host(by).powered) return;
+            FenceOutcome outcome =
+                parts_.world.host(victim).powered ? FenceOutcome::on : FenceOutcome::verified_off;
+            if (mood == FenceMood::lies && action == FenceAction::off) {
+                outcome = FenceOutcome::verified_off;
+                if (parts_.world.host(victim).powered) {
+                    lied_[victim] = parts_.world.host(victim).incarnation;
+                    parts_.counters.add("fence.lied");
+                }
             }
-        }
-        if (mood == FenceMood::fails) outcome = FenceOutcome::failed;
-        if (!in_time && mood != FenceMood::fails) outcome = FenceOutcome::timed_out;
-        if (action == FenceAction::off) {
-            const bool good = outcome == FenceOutcome::verified_off;
-            parts_.counters.add(good ? "fence.verified" : "fence.failed");
-            parts_.trace.note(parts_.tasks.now(), by,
-                              good ? TraceName("fence.verified") : TraceName("fence.failed"), victim + 1);
-        }
-        answer(outcome, "the device of " + std::string(kNodeNames[victim]));
-    });
+            if (mood == FenceMood::fails) outcome = FenceOutcome::failed;
+            if (!in_time && mood != FenceMood::fails) outcome = FenceOutcome::timed_out;
+            if (action == FenceAction::off) {
+                const bool good = outcome == FenceOutcome::verified_off;
+                if (good) checker_.proven(by, life, began);
+                parts_.counters.add(good ? "fence.verified" : "fence.failed");
+                parts_.trace.note(parts_.tasks.now(), by,
+                                  good ? TraceName("fence.verified") : TraceName("fence.failed"), victim + 1);
+            }
+            answer(outcome, "the device of " + std::string(kNodeNames[victim]));
+        });
 }
 
 // ---- operator
@@ -271,6 +339,31 @@ void ControlPlane::left(std::uint32_t node, const LeaveDone& done) {
 bool ControlPlane::takes_orders(std::uint32_t node) const {
     const auto* clusterd = nodes_[node]->clusterd();
     return clusterd != nullptr && parts_.world.host(node).up() && clusterd->is_acting();
+}
+
+void ControlPlane::order(std::uint32_t node, const ApiRequest& request) {
+    if (std::holds_alternative<StartAlone>(request.command)) checker_.operator_overrides(node);
+    if (std::holds_alternative<GuestStart>(request.command)) checker_.guest_ran_long();
+    nodes_[node]->post(request);
+}
+
+void ControlPlane::take_store_image(std::uint32_t node) {
+    if (!store_.has_directory(node) || !store_.running(node)) return;
+    images_[node] = StoreImage{store_.copy(node), nodes_[node]->store_disk()};
+}
+
+// While the other host is there to tell: nobody could know otherwise, and the image would be a vote.
+bool ControlPlane::restore_store_image(std::uint32_t node) {
+    if (!images_[node] || parts_.world.host(node).powered) return false;
+    const bool told =
+        parts_.world.host(1 - node).up() && nodes_[1 - node]->alive() && store_.running(1 - node);
+    const bool older =
+        nodes_[node]->store_disk().begun && images_[node]->disk.nonce != nodes_[node]->store_disk().nonce;
+    if (!told || !older) return false;
+    store_.restore(node, images_[node]->directory);
+    nodes_[node]->store_disk() = images_[node]->disk;
+    parts_.counters.add("site.store_image_restored");
+    return true;
 }
 
 bool ControlPlane::is_off(std::uint32_t node) const {

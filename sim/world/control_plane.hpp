@@ -34,6 +34,7 @@ class ControlPlane final : public Control, public ClusterPort, public OperatorPo
         Voters voters = Voters::three;
         std::uint64_t size_bytes = 0;
         AckMode ack_mode = AckMode::writeback;
+        TimingRecord timing;
     };
     ControlPlane(Parts parts, Prng random, const Setup& setup);
 
@@ -41,6 +42,7 @@ class ControlPlane final : public Control, public ClusterPort, public OperatorPo
     const CommittedVolume& committed() const override { return committed_; }
     bool owns(std::uint32_t node, std::uint64_t epoch) const override;
     bool settled() const override;
+    bool written_off(std::uint32_t node) const override;
     std::string state_text() const override;
     void start() override;
     bool formed() const override { return formed_; }
@@ -58,6 +60,10 @@ class ControlPlane final : public Control, public ClusterPort, public OperatorPo
     void ask_handover() override { operator_->ask_handover(); }
     bool replace_replica(std::uint32_t node) override;
     void replica_replaced(std::uint32_t, ReplicaId) override {}
+    void vouch_for_off(std::uint32_t node, Instant until) override { operator_->vouch_for_off(node, until); }
+    void take_store_image(std::uint32_t node) override;
+    bool restore_store_image(std::uint32_t node) override;
+    void set_late_commits(bool late) override { store_.set_late_commits(late); }
     void healing() override { operator_->look_after_everything(); }
     void set_trouble(bool lost_replies, bool slow_watches) override;
 
@@ -79,6 +85,9 @@ class ControlPlane final : public Control, public ClusterPort, public OperatorPo
                std::function<void(cluster::FenceOutcome, std::string)> answer) override;
     void answered(std::uint32_t node, const cluster::ApiAnswer& answer) override;
     void left(std::uint32_t node, const cluster::LeaveDone& done) override;
+    void guest_began(std::uint32_t node) override { parts_.world.guest_began(node); }
+    const VolumeRecord& decided_volume() const override { return committed_.record; }
+    ControlChecker& checker() override { return checker_; }
 
     // -- OperatorPort
     const cluster::Tables& truth() const override { return truth_; }
@@ -86,9 +95,8 @@ class ControlPlane final : public Control, public ClusterPort, public OperatorPo
     const cluster::ClusterNode* clusterd(std::uint32_t node) const override {
         return nodes_[node]->clusterd();
     }
-    void order(std::uint32_t node, const cluster::ApiRequest& request) override {
-        nodes_[node]->post(request);
-    }
+    void order(std::uint32_t node, const cluster::ApiRequest& request) override;
+    bool has_store(std::uint32_t node) const override { return nodes_[node]->store_disk().begun; }
     bool is_off(std::uint32_t node) const override;
 
     StoreModel& store() { return store_; }
@@ -97,6 +105,8 @@ class ControlPlane final : public Control, public ClusterPort, public OperatorPo
   private:
     void applied(std::uint32_t member, std::uint64_t revision, std::span<const cluster::KeyChange> changes);
     void follow_volume();
+    void follow_nodes(std::span<const cluster::KeyChange> changes);
+    void look();
     bool lied_about(std::uint32_t node) const;
 
     Parts parts_;
@@ -109,6 +119,13 @@ class ControlPlane final : public Control, public ClusterPort, public OperatorPo
     cluster::Tables truth_;
     std::array<std::size_t, kNodes> depth_{};  // of each member's lineage
     std::size_t truth_depth_ = 0;
+    ControlChecker checker_;
+    Instant ran_since_ = Instant::never();
+    struct StoreImage {
+        StoreDirectory directory;
+        ControlNode::StoreDisk disk;
+    };
+    std::array<std::optional<StoreImage>, 2> images_;
     CommittedVolume committed_;
     std::uint32_t mask_ = 0;
     std::array<std::optional<Incarnation>, 2> lied_;  // a device said this life was off

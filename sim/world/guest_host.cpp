@@ -41,12 +41,14 @@ void GuestHost::lost() {
 
 void GuestHost::resumed() {
     if (guard_ == nullptr) return;
+    resumed_at_ = parts_.tasks.now();
     poll();
     apply_vcpus();
 }
 
 void GuestHost::poll() {
     if (guard_ == nullptr || parts_.world.host(node_).paused) return;
+    check_right();
     if (existed_ != exists()) {
         existed_ = exists();
         if (changed) changed();
@@ -81,6 +83,14 @@ void GuestHost::check_twice() const {
         return;
     }
     throw Violation("C1", "the vCPUs of the guest run on both nodes");
+}
+
+// Frozen within a stated time of its lease's end (promises C1, C2).
+void GuestHost::check_right() const {
+    constexpr Duration kStated = seconds(3);
+    if (!vcpus_run() || lease_epoch_ != epoch_ || local() <= lease_until_ + kStated) return;
+    if (parts_.tasks.now() - resumed_at_ < kStated) return;
+    throw Violation("C2", fmt::format("the guest runs on node{} without a lease", node_ + 1));
 }
 
 std::string GuestHost::start(std::uint64_t epoch) {
@@ -142,6 +152,11 @@ void GuestHost::apply_vcpus() {
 void GuestHost::guard(const ha::GuardInput& input) {
     if (guard_ == nullptr) return;
     if (const auto* add = std::get_if<ha::Register>(&input)) guarded_ = add->guest;
+    if (const auto* lease = std::get_if<ha::LeaseUntil>(&input)) {
+        if (lease->epoch != lease_epoch_) lease_until_ = Instant{};
+        lease_epoch_ = lease->epoch;
+        lease_until_ = std::max(lease_until_, lease->until);
+    }
     ha::GuardOutputs outputs;
     guard_->step(local(), input, outputs);
     for (const auto& output : outputs) act(output);

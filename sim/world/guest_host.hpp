@@ -62,6 +62,7 @@ class GuestHost {
     void apply_vcpus();
     void end(const char* why);
     void check_twice() const;
+    void check_right() const;
     void arm();
     Instant local() const;
 
@@ -78,6 +79,9 @@ class GuestHost {
     bool shutting_down_ = false;
     bool fed_ = true;
     std::uint64_t epoch_ = 0;
+    std::uint64_t lease_epoch_ = 0;
+    Instant lease_until_{0};
+    Instant resumed_at_{0};
     std::uint64_t life_ = 0;
     std::uint64_t starts_ = 0;
     std::uint64_t feedings_ = 0;

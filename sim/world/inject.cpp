@@ -45,7 +45,8 @@ std::uint32_t World::owner_or_random() {
 
 void World::inject(Fault fault, std::uint32_t node) {
     const bool done = inject_host_fault(fault, node) || inject_network_fault(fault, node) ||
-                      inject_disk_fault(fault, node) || inject_control_fault(fault, node);
+                      inject_disk_fault(fault, node) || inject_control_fault(fault, node) ||
+                      inject_cluster_fault(fault, node);
     if (!done) return;
     ++faults_injected_;
     trace_.note_text(queue_.now(), node, "fault", name_of(fault));

@@ -20,13 +20,15 @@ std::optional<std::uint32_t> Operator::somebody() {
 }
 
 void Operator::ask(ApiCommand command) {
-    const auto node = somebody();
-    if (!node) return;
+    if (const auto node = somebody()) ask(*node, std::move(command));
+}
+
+void Operator::ask(std::uint32_t to, ApiCommand command) {
     ApiRequest request{next_tag_++, OperationId::from_random(random_.next(), random_.next()),
                        std::move(command)};
-    trace_.note_text(tasks_.now(), *node, "operator.asks", kind_of(request.command));
+    trace_.note_text(tasks_.now(), to, "operator.asks", kind_of(request.command));
     not_before_ = tasks_.now() + milliseconds(1500);
-    port_.order(*node, request);
+    port_.order(to, request);
 }
 
 void Operator::answered(const ApiAnswer& answer) {
@@ -101,19 +103,33 @@ void Operator::move_guest(const GuestRecord& guest) {
     }
 }
 
+// Nobody acts for long, and only one of two voters has a store: he accepts what may be lost.
+void Operator::start_alone() {
+    if (somebody()) {
+        stuck_since_ = Instant::never();
+    } else if (stuck_since_ == Instant::never()) {
+        stuck_since_ = tasks_.now();
+    }
+    if (stuck_since_ == Instant::never() || tasks_.now() - stuck_since_ < seconds(20)) return;
+    for (std::uint32_t node = 0; node < 2; ++node) {
+        if (!port_.has_store(node) || port_.has_store(1 - node) || port_.clusterd(node) == nullptr) continue;
+        counters_.add("operator.starts_alone");
+        ask(node, StartAlone{"sim", true});
+        not_before_ = tasks_.now() + seconds(10);
+    }
+}
+
 void Operator::look_after() {
     const Tables& tables = port_.truth();
     const auto row = tables.guests.find(kName);
     const auto volume = tables.volumes.find(kName);
     if (row == tables.guests.end() || volume == tables.volumes.end()) return;
     const GuestRecord& guest = row->second.record;
-    if (confirm_) {
-        const auto node = *std::exchange(confirm_, std::nullopt);
-        if (port_.is_off(node)) {
-            counters_.add("operator.confirms_down");
-            return ask(ConfirmDown{kNodeNames[node], kNodeNames[node]});
-        }
+    if (vouched_ && tasks_.now() < vouch_until_) {
+        counters_.add("operator.vouches");
+        return ask(1 - *vouched_, ConfirmDown{kNodeNames[*vouched_], kNodeNames[*vouched_]});
     }
+    if (careful_) start_alone();
     if (replace_) {
         const auto node = *std::exchange(replace_, std::nullopt);
         counters_.add("operator.replaces_replica");

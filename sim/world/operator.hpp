@@ -25,6 +25,7 @@ class OperatorPort {
     virtual const cluster::ClusterNode* clusterd(std::uint32_t node) const = 0;
     virtual void order(std::uint32_t node, const cluster::ApiRequest& request) = 0;
     virtual bool is_off(std::uint32_t node) const = 0;
+    virtual bool has_store(std::uint32_t node) const = 0;  // on its disk
 
   protected:
     ~OperatorPort() = default;
@@ -45,7 +46,11 @@ class Operator {
     void start() { tick(); }
     void ask_handover() { handover_ = true; }
     void replace(std::uint32_t node) { replace_ = node; }
-    void confirm_down(std::uint32_t node) { confirm_ = node; }
+    // from now on until then he tells the other node that this one is off
+    void vouch_for_off(std::uint32_t node, Instant until) {
+        vouched_ = node;
+        vouch_until_ = until;
+    }
     void look_after_everything() { careful_ = true; }
     void answered(const cluster::ApiAnswer& answer);
     // everything was made and the guest was told to run
@@ -58,6 +63,8 @@ class Operator {
     void look_after();
     void move_guest(const GuestRecord& guest);
     void ask(cluster::ApiCommand command);
+    void ask(std::uint32_t node, cluster::ApiCommand command);
+    void start_alone();
     std::optional<std::uint32_t> somebody();
 
     OperatorPort& port_;
@@ -74,7 +81,9 @@ class Operator {
     bool pull_plug_ = false;  // it would not follow the button
     std::string move_to_;
     std::optional<std::uint32_t> replace_;
-    std::optional<std::uint32_t> confirm_;
+    std::optional<std::uint32_t> vouched_;
+    Instant vouch_until_{0};
+    Instant stuck_since_ = Instant::never();
     Instant not_before_{0};
     cluster::Tag next_tag_ = 1;
 };

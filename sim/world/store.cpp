@@ -390,7 +390,7 @@ void StoreModel::advance(std::uint32_t leader) {
     directory.commit = decided;
     apply(leader);
     // followers learn of it with the next message
-    if (!processes_[leader].leader) return;
+    if (!processes_[leader].leader || late_commits_) return;
     for (const StoreMember& member : std::vector<StoreMember>(directory.members)) {
         if (member.node != leader) replicate(leader, member.node);
     }
@@ -511,6 +511,7 @@ bool StoreModel::apply_txn(StoreDirectory& directory, std::uint32_t node, const 
     const bool deletes_something =
         std::ranges::any_of(txn.deletes, [&](const std::string& key) { return state.values.contains(key); });
     if (txn.puts.empty() && !deletes_something) return true;
+    if (landing_) landing_(txn, state);
     ++state.revision;
     const std::size_t first = changes_[node].size();
     for (const cluster::Put& one : txn.puts) put(directory, node, one.key, one.value, one.lease);

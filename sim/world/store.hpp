@@ -124,9 +124,14 @@ class StoreModel {
     using Applied = std::function<void(std::uint32_t node, std::uint64_t revision,
                                        std::span<const cluster::KeyChange> changes)>;
     void on_applied(Applied applied) { applied_ = std::move(applied); }
+    // asked before a transaction whose compares held is applied; `there` is what it meets
+    using Landing = std::function<void(const cluster::Txn& txn, const StoreState& there)>;
+    void on_landing(Landing landing) { landing_ = std::move(landing); }
 
     // -- trouble
     void set_lost_replies(std::uint32_t percent) { lost_replies_percent_ = percent; }
+    // followers learn what was decided with the next tick or entry only
+    void set_late_commits(bool late) { late_commits_ = late; }
     void set_slow_watches(bool slow) { slow_watches_ = slow; }
     void set_slow_disk(std::uint32_t node, bool slow) { processes_[node].slow = slow; }
 
@@ -196,10 +201,12 @@ class StoreModel {
         changes_;  // of each member's applied state, for watches
     std::array<std::uint64_t, kNodes> compacted_{};
     Applied applied_;
+    Landing landing_;
     std::uint64_t next_request_ = 1;
     std::uint64_t next_id_ = 100;
     std::uint32_t lost_replies_percent_ = 0;
     bool slow_watches_ = false;
+    bool late_commits_ = false;
 };
 
 }  // namespace gemel::sim

@@ -77,8 +77,16 @@ World::World(const SeedOptions& options, Counters& counters)
     }
     Prng plan_random = random_.fork();
     plan_ = FaultPlan::swarm(plan_random);
+    if (!options_.kinds.empty()) plan_.kinds = options_.kinds;
     if (options_.only) plan_.kinds = {*options_.only};
     if (options_.faults) plan_.count = *options_.faults;
+}
+
+// Half of the seeds have bounds so short that an operator's word counts within a run.
+TimingRecord World::timing() {
+    TimingRecord timing;
+    if (random_.chance(1, 2)) timing.fence_bound_ms = 12'000;
+    return timing;
 }
 
 void World::make_control(const VolumeRecord& first) {
@@ -91,7 +99,7 @@ void World::make_control(const VolumeRecord& first) {
     for (ReplicaId& id : replicas_) id = {};  // whoever makes the volume chooses them
     control_ = std::make_unique<ControlPlane>(
         ControlPlane::Parts{tasks_, trace_, counters_, network_, *guest_, *this}, random_.fork(),
-        ControlPlane::Setup{cluster_id_, voters_, first.size_bytes, first.ack_mode});
+        ControlPlane::Setup{cluster_id_, voters_, first.size_bytes, first.ack_mode, timing()});
 }
 
 // ---- life of hosts
@@ -443,6 +451,8 @@ void World::heal() {
     network_.heal();
     witness_up_ = true;
     control_->witness_changed();
+    poisoned_ = false;
+    control_->set_late_commits(false);
     control_->healing();
     control_->set_trouble(false, false);
     for (std::uint32_t node = 0; node < 2; ++node) {
@@ -549,7 +559,12 @@ void World::live() {
         done = done && converged();
         if (!done && round >= 2) repair_failed_replicas();
         // fenced by what was decided before the healing: somebody presses the button
-        for (std::uint32_t node = 0; node < 2; ++node) power_on(node);
+        for (std::uint32_t node = 0; node < 2; ++node) {
+            power_on(node);
+            if (done || round < 2 || !control_->written_off(node)) continue;
+            counters_.add("site.written_off_node_rebooted");
+            power_off(node);
+        }
     }
     if (!done && beyond_repair()) {
         counters_.add("site.beyond_repair");

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "core/formats/records.hpp"
 #include "sim/checkers/equality.hpp"
 #include "sim/checkers/history.hpp"
 #include "sim/checkers/permission.hpp"
@@ -34,6 +35,7 @@ struct SeedOptions {
     std::uint64_t seed = 1;
     bool print_trace = false;
     std::optional<Fault> only;  // this kind alone: to look closely
+    std::vector<Fault> kinds;   // these kinds alone; empty: as the seed wants
     std::optional<std::uint32_t> faults;
     bool oracle = false;  // rules with knowledge no real one has, instead of the real control plane
     std::optional<Voters> voters;
@@ -136,6 +138,7 @@ class World final : public WorldPort, public GuestObserver, public EngineWatch {
     void boot(std::uint32_t node);
     void crash_blockd(std::uint32_t node, Duration away);
     void end_blockd(std::uint32_t node);
+    TimingRecord timing();
     void make_control(const VolumeRecord& first);
     void crash_clusterd(std::uint32_t node);
     void resume(std::uint32_t node, std::uint64_t pause_number);
@@ -144,6 +147,11 @@ class World final : public WorldPort, public GuestObserver, public EngineWatch {
     bool inject_network_fault(Fault fault, std::uint32_t node);
     bool inject_disk_fault(Fault fault, std::uint32_t node);
     bool inject_control_fault(Fault fault, std::uint32_t node);
+    bool inject_cluster_fault(Fault fault, std::uint32_t node);
+    void cut_between(bool with_management, bool cut);
+    void part_for_long();
+    void guest_began(std::uint32_t node) override;
+    void committed_anew() override;
     void flap(std::uint32_t times);
     void restore_old_image(std::uint32_t node);
     void repair_failed_replicas();
@@ -193,6 +201,8 @@ class World final : public WorldPort, public GuestObserver, public EngineWatch {
     std::array<std::optional<OldImage>, 2> old_images_;
     bool witness_up_ = true;
     bool healing_ = false;
+    bool poisoned_ = false;
+    bool cut_at_commit_ = false;
     std::uint32_t active_extents_ = 4;
     std::uint64_t faults_injected_ = 0;
     FaultPlan plan_;

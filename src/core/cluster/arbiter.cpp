@@ -33,7 +33,7 @@ void Arbiter::reset(const std::string& why) {
     }
     prepared_ = false;
     proof_ = {};
-    accept_loss_ = false;
+    accept_loss_ = refused_ = false;
     if (context_.store == StoreCondition::forcing) context_.store = StoreCondition::waiting;
     if (state_ != State::idle) move(State::idle, why);
     why_.clear();
@@ -129,6 +129,7 @@ void Arbiter::heard(const PeerMessage& message) {
 void Arbiter::answered(const ReleaseAnswer& answer) {
     if (state_ != State::asking || answer.operation != ask_id_ || answer.victim != lost_life()) return;
     if (!answer.granted) {
+        refused_ = true;
         move(State::waiting_turn, peer_ + " refused to release: " + answer.reason);
         return;
     }
@@ -235,6 +236,11 @@ void Arbiter::ask() {
 }
 
 void Arbiter::wait_turn() {
+    // It was silent when the turn began, or when the last fencing failed; now it is to be asked first (N3,
+    // H29).
+    if (peers_.answers(peer_) && !refused_ && !accept_loss_ && !fence_running_ && !mutant("ask_skipped")) {
+        return reset(peer_ + " answers again");
+    }
     if (!standing()) {
         why_ = "no standing: this node has not met " + peer_ +
                " in a quorate store since it booted or was paused";
@@ -282,7 +288,8 @@ void Arbiter::fenced(const FenceDone& done, Instant began, const Incarnation& li
         accept_loss_ = false;
         return move(State::waiting_turn, "fencing " + peer_ + " failed: " + done.detail);
     }
-    if (!mutant("proof_not_voided") && (peers_.lost_since(peer_) > began || life != lost_life())) {
+    if (!mutant("proof_not_voided") && !mutant("fence_any_incarnation") &&
+        (peers_.lost_since(peer_) > began || life != lost_life())) {
         return reset("the peer answered while it was fenced");
     }
     proof_ = {ProofKind::fence, life, peers_.lost_since(peer_), context_.now, proof_.device};
@@ -384,6 +391,7 @@ void Arbiter::evaluate() {
         case State::idle: return idle();
         case State::asking:
             if (context_.now - since_ > milliseconds(context_.timing().ask_ms)) {
+                refused_ = true;
                 return move(State::waiting_turn, peer_ + " did not answer in time");
             }
             if (context_.now >= not_before_) ask();

@@ -13,6 +13,7 @@
 //           \--failed--> waiting_turn (again after a pause, until the fence bound is over: then only
 //           confirm-down)
 //   activating --quorate--> idle
+//   waiting_turn --the peer answers again, not asked yet--> idle
 //   any --a message of the peer--> idle (proof is void; a prepared copy is deleted)
 #pragma once
 
@@ -99,6 +100,7 @@ class Arbiter {
     bool fence_running_ = false;
     bool prepared_ = false;
     bool accept_loss_ = false;
+    bool refused_ = false;  // the peer was asked to release and refused, or did not answer in time
     OperationId ask_id_;
     LineageId new_lineage_;
 };

@@ -60,6 +60,7 @@ const NodeRecord* Context::node(const std::string& name) const {
 }
 
 void Context::commit(Txn txn, bool as_coordinator, bool urgent, Committed callback) {
+    if (as_coordinator) txn.term = term;
     if (as_coordinator && !mutant("term_not_compared")) {
         txn.compares.push_back({std::string(keys::kCoordinator), CompareKind::create_revision, term, {}});
     }

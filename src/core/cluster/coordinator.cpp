@@ -314,11 +314,12 @@ void Coordinator::fenced(const std::string& node, const Incarnation& life, const
     const auto row = context_.gated.nodes.find(node);
     if (!context_.is_coordinator() || !in_time || row == context_.gated.nodes.end()) return;
     const NodeRecord& record = row->second.record;
-    const bool same = record.incarnation == life && record.fence.state == FenceState::requested &&
-                      record.fence.incarnation == life;
+    const bool same = (record.incarnation == life && record.fence.state == FenceState::requested &&
+                       record.fence.incarnation == life) ||
+                      mutant("fence_any_incarnation");
     const auto* peer = peers_.find(node);
     const bool heard_since = peer != nullptr && peer->heard_ever && peer->last_heard > began;
-    if (!same || (heard_since && !mutant("proof_not_voided"))) {
+    if (!same || (heard_since && !mutant("proof_not_voided") && !mutant("fence_any_incarnation"))) {
         context_.event("warning", "node.fence-void", "node/" + node,
                        "it answered meanwhile: the fence proves nothing");
         return;

@@ -107,8 +107,13 @@ void Peers::tick(const StoreClaim& claim, bool wants_to_join, std::uint32_t weig
     heartbeat.acting = context_.acting;
     heartbeat.wants_to_join = wants_to_join;
     heartbeat.resources = context_.resources;
+    // A node that was away for a while shows the nonce of a life before: who believed it would set a good
+    // store aside. So only tables that a fresh linearizable answer has shown to be the newest vouch.
+    const bool newest = context_.store_quorate() && context_.tables_live && context_.gate_open &&
+                        context_.latest.revision >= context_.quorate_revision;
     for (const auto& [name, row] : context_.gated.nodes) {
-        if (!row.record.member_nonce.is_nil()) heartbeat.committed_nonces[name] = row.record.member_nonce;
+        if (newest && !row.record.member_nonce.is_nil())
+            heartbeat.committed_nonces[name] = row.record.member_nonce;
     }
     for (auto& [name, peer] : peers_) {
         heartbeat.heard.clear();

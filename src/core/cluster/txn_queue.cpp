@@ -137,6 +137,7 @@ void TxnQueue::send(std::string kind, Txn txn, Tag& next_tag, Prng& prng, Output
     // lineage. With the old lineage they could never land again in a forced store, and the job would never
     // end.
     const bool main = kind == "txn";
+    if (main) txn.lineage = current_->lineage;
     if (main && !current_->lineage.empty() && !mutant("lineage_not_compared")) {
         txn.compares.push_back({std::string(keys::kLineage), CompareKind::value, 0, current_->lineage});
     }
