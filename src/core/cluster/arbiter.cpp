@@ -405,8 +405,12 @@ void Arbiter::evaluate() {
             prepared_ = false;
             move(State::activating, "starting the forced store");
             context_.tables_live = false;  // until the forced store has been read
+            boot_.expect_lineage(new_lineage_);
             context_.store_command(ForceActivate{}, [this](const StoreCommandDone& done) {
-                if (!done.ok) return reset("the forced copy could not be put in place: " + done.detail);
+                if (!done.ok) {
+                    boot_.expect_lineage({});
+                    return reset("the forced copy could not be put in place: " + done.detail);
+                }
                 context_.event("warning", "store.forced", "store", "this node is the only voter now");
                 context_.store = StoreCondition::waiting;
                 boot_.forced();

@@ -174,6 +174,10 @@ void Boot::check_lineages() {
     if (!lineage || state_ == State::setting_aside || state_ == State::joining ||
         state_ == State::split_brain)
         return;
+    // Just forced here, and not read since: who claims that lineage read it from us.
+    const bool reads_own = forced_lineage_.is_nil() || lineage->record.id == forced_lineage_ ||
+                           contains(lineage->record.ancestors, forced_lineage_);
+    if (!reads_own) return;
     for (const auto& [name, peer] : peers_.all()) {
         const StoreClaim& claim = peer.heartbeat.store;
         if (!claim.present || claim.lineage.is_nil()) continue;
@@ -274,6 +278,7 @@ void Boot::commit_registration() {
 }
 
 void Boot::set_aside(const std::string& reason) {
+    forced_lineage_ = {};
     if (state_ == State::setting_aside || state_ == State::joining) return;
     move(State::setting_aside, reason);
     context_.store = StoreCondition::old;

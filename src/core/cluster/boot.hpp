@@ -41,6 +41,8 @@ class Boot {
     void evaluate();
     // The arbiter made this node a single member: the store is another one now.
     void forced();
+    // Our store is about to be of this lineage (nil: it is not after all); the tables show it later.
+    void expect_lineage(const LineageId& lineage) { forced_lineage_ = lineage; }
     // Asked to release: the store goes aside; done() when that is stable.
     void set_aside(const std::string& reason);
 
@@ -77,6 +79,7 @@ class Boot {
     Instant restart_at_;  // a member that ended is not started again before
     Duration restart_pause_ = seconds(1);
     bool registration_running_ = false;
+    LineageId forced_lineage_;  // made by this process, nil: none
     std::uint64_t registered_at_ =
         0;  // revision of the committed registration; acting begins when it is seen
     // A peer claims this revision of our lineage; our own linearizable answer asked after that must not be

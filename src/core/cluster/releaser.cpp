@@ -40,7 +40,10 @@ void Releaser::asked(const std::string& from, const AskRelease& ask) {
     destroyed_.clear();
     to_refuse_.clear();
     for (const auto& [name, row] : context_.latest.volumes) {
-        if (replica_on(row.record, context_.config.name) != nullptr)
+        // The asker's own epoch goes on, in its forced store too: refused, it could never be mirrored here
+        // again.
+        const bool owned_by_asker = row.record.owner && row.record.owner->node == from;
+        if (replica_on(row.record, context_.config.name) != nullptr && !owned_by_asker)
             to_refuse_.insert({row.record.id, row.record.epoch});
     }
     state_ = State::destroying;
