@@ -1,7 +1,9 @@
-# The simulator. The long run and the mutants are commands of their own (./dev sim --seeds N, ./dev sim --mutants).
+# The simulator with the real control plane, then with rules that know everything (the engine meets other orders there). The long
+# run and the mutants are commands of their own (./dev sim --seeds N, ./dev sim --mutants).
 build release gemel-sim
-sim_seeds=200
+sim_seeds=300
 [ "$long" = no ] || sim_seeds=100000
 run sim build/release/sim/gemel-sim --jobs "$JOBS" --seeds $sim_seeds
-# Two blocks, every sequence of up to two operations, a crash after every single event (three: ./dev sim --exhaustive).
-run exhaustive build/release/sim/gemel-sim --jobs "$JOBS" --exhaustive --operations 2
+run sim-oracle build/release/sim/gemel-sim --jobs "$JOBS" --oracle --seeds 600
+# Two blocks, every sequence of up to three operations, a crash after every single event.
+run exhaustive build/release/sim/gemel-sim --jobs "$JOBS" --exhaustive --operations 3

@@ -40,7 +40,7 @@ class GuestAgent {
         PlacementRecord placement;
         Instant since;
         std::uint64_t lists_before = 0;  // domain lists seen when it was placed
-        bool inherited = false;  // placed before this process looked: may have been started already
+        bool inherited = false;          // placed before this process looked: may have been started already
         bool registered = false;
         bool busy = false;            // an action's answer is outstanding
         int closing = 0;              // front ends not yet closed
