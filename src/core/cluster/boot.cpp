@@ -1,6 +1,7 @@
 #include "core/cluster/boot.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/formats/records_json.hpp"
 
@@ -73,11 +74,12 @@ void Boot::heard(const std::string& from, const Heartbeat& heartbeat) {
 void Boot::start_store() {
     if (command_running_) return;
     command_running_ = true;
-    facts_.store_present = true;
-    context_.store_command(StartStore{}, [this](const StoreCommandDone& done) {
+    const bool was_present = std::exchange(facts_.store_present, true);
+    context_.store_command(StartStore{}, [this, was_present](const StoreCommandDone& done) {
         command_running_ = false;
         started_at_ = context_.now;
         if (!done.ok) {
+            facts_.store_present = was_present;
             context_.event("error", "store.start-failed", "store", done.detail);
             move(State::choosing, "the store member did not start: " + done.detail);
         }
@@ -119,7 +121,10 @@ void Boot::choose() {
     bool somebody_has_one = false;
     for (const auto& [name, peer] : peers_.all()) {
         everybody = everybody && peer.heartbeat.number != 0;
-        somebody_has_one = somebody_has_one || !peer.heartbeat.store.lineage.is_nil();
+        // A peer that boots too has not read its store yet, but a member that ever registered keeps a nonce.
+        const StoreClaim& claim = peer.heartbeat.store;
+        somebody_has_one =
+            somebody_has_one || !claim.lineage.is_nil() || (claim.present && !claim.member_nonce.is_nil());
     }
     const bool looked = everybody || context_.now - since_ >= context_.suspicion() * 2;
     if (facts_.store_present) {
