@@ -1,5 +1,7 @@
 #include "core/cluster/election.hpp"
 
+#include <algorithm>
+
 #include "core/cluster/volume_rules.hpp"
 #include "core/formats/records_json.hpp"
 
@@ -44,6 +46,23 @@ void Election::depose(const Row<CoordinatorRecord>& key) {
     });
 }
 
+// It cannot vouch for itself (design brief 3.5): the one that can must lead until this member has its vote.
+bool Election::own_member_learns() const {
+    const auto& cluster = context_.gated.cluster;
+    if (!cluster || cluster->record.adding_voter != context_.config.name) return false;
+    return std::ranges::any_of(context_.health.members, [this](const StoreMemberView& member) {
+        return member.name == context_.config.name && member.learner;
+    });
+}
+
+void Election::give_up(bool mine) {
+    if (mine) {
+        context_.emit(RevokeLease{lease_});
+        lease_ = 0;
+    }
+    resign();
+}
+
 void Election::evaluate() {
     const auto& key = context_.gated.coordinator;
     const bool mine = key && key->record.node == context_.config.name &&
@@ -56,6 +75,7 @@ void Election::evaluate() {
     if (self == nullptr || self->state != NodeState::member || !context_.config.voter) return;
     // Taken for lost while it lives (a lying device): it leads nothing until it has booted anew.
     if (node_gone(context_.gated, context_.config.name)) return resign();
+    if (own_member_learns()) return give_up(mine);
     if (mine && context_.term == 0 && !campaigning_) {
         context_.term = key->created;
         context_.event("info", "coordinator.elected", "node/" + context_.config.name,

@@ -23,6 +23,8 @@ class Election {
 
   private:
     void resign();
+    bool own_member_learns() const;
+    void give_up(bool mine);
     void depose(const Row<CoordinatorRecord>& key);
     Context& context_;
     Peers& peers_;
