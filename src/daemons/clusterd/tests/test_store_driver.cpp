@@ -101,12 +101,13 @@ TEST_F(StoreDriverTest, AStoreIsBegunOnlyWhereItWasAskedForAndOnlyOnce) {
     begin();
     EXPECT_TRUE(std::filesystem::exists(settings_.bootstrap_pending()));
     const auto first =
-        commit({{{"/gemel/a", cluster::CompareKind::mod_revision, 0, ""}}, {{"/gemel/a", "1", 0}}, {}});
+        commit({{{"/gemel/a", cluster::CompareKind::mod_revision, 0, ""}}, {{"/gemel/a", "1", 0}}, {}, {}});
     EXPECT_EQ(first.outcome, cluster::TxnOutcome::committed);
     EXPECT_FALSE(std::filesystem::exists(settings_.bootstrap_pending()));
-    EXPECT_EQ(commit({{{"/gemel/a", cluster::CompareKind::mod_revision, 0, ""}}, {{"/gemel/a", "2", 0}}, {}})
-                  .outcome,
-              cluster::TxnOutcome::compare_failed);
+    EXPECT_EQ(
+        commit({{{"/gemel/a", cluster::CompareKind::mod_revision, 0, ""}}, {{"/gemel/a", "2", 0}}, {}, {}})
+            .outcome,
+        cluster::TxnOutcome::compare_failed);
     const auto event = inbox_.wait<cluster::WatchEvents>();
     ASSERT_TRUE(event);
     ASSERT_EQ(event->changes.size(), 1U);
@@ -122,7 +123,7 @@ TEST_F(StoreDriverTest, ReadsLeasesAndHealth) {
     driver_->handle(cluster::GrantLease{5});
     const auto lease = inbox_.wait<cluster::LeaseGranted>();
     ASSERT_TRUE(lease && lease->id != 0);
-    const auto put = commit({{}, {{"/gemel/coordinator", "me", lease->id}, {"/gemel/b", "1", 0}}, {}});
+    const auto put = commit({{}, {{"/gemel/coordinator", "me", lease->id}, {"/gemel/b", "1", 0}}, {}, {}});
     ASSERT_EQ(put.outcome, cluster::TxnOutcome::committed);
     driver_->handle(cluster::StoreRead{99, {"/gemel/coordinator", "/gemel/none"}, false});
     const auto read = inbox_.wait<cluster::ReadDone>();
@@ -148,10 +149,10 @@ TEST_F(StoreDriverTest, ReadsLeasesAndHealth) {
 
 TEST_F(StoreDriverTest, ForcingAndSettingAside) {
     begin();
-    ASSERT_EQ(commit({{}, {{"/gemel/lineage", "one", 0}}, {}}).outcome, cluster::TxnOutcome::committed);
+    ASSERT_EQ(commit({{}, {{"/gemel/lineage", "one", 0}}, {}, {}}).outcome, cluster::TxnOutcome::committed);
     EXPECT_FALSE(command(cluster::ForceActivate{}).ok) << "nothing was prepared";
     const cluster::Txn first{
-        {{"/gemel/lineage", cluster::CompareKind::value, 0, "one"}}, {{"/gemel/lineage", "two", 0}}, {}};
+        {{"/gemel/lineage", cluster::CompareKind::value, 0, "one"}}, {{"/gemel/lineage", "two", 0}}, {}, {}};
     const auto prepared = command(cluster::ForcePrepare{first});
     ASSERT_TRUE(prepared.ok) << prepared.detail;
     ASSERT_TRUE(command(cluster::ForceActivate{}).ok);
@@ -241,7 +242,7 @@ TEST_F(OwnMemberHangsTest, AnotherOneIsUsedWithinASecondAndTheOwnOneAgainWhenItS
     const auto read =
         inbox_.wait<cluster::ReadDone>([&](const auto& one) { return one.tag == tag_ && one.ok; });
     EXPECT_TRUE(read) << "the others are a quorum";
-    driver_->handle(cluster::SubmitTxn{++tag_, {{}, {{"/gemel/hangs", "1", 0}}, {}}});
+    driver_->handle(cluster::SubmitTxn{++tag_, {{}, {{"/gemel/hangs", "1", 0}}, {}, {}}});
     const auto done = inbox_.wait<cluster::TxnDone>([&](const auto& one) { return one.tag == tag_; });
     EXPECT_TRUE(done && done->outcome == cluster::TxnOutcome::committed);
     EXPECT_LT(std::chrono::steady_clock::now() - started, std::chrono::seconds(2));
