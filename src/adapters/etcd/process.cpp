@@ -205,4 +205,15 @@ Status Process::stop(Duration grace) {
     return {};
 }
 
+bool says_removed(const std::filesystem::path& log) {
+    std::ifstream file(log, std::ios::binary | std::ios::ate);
+    if (!file) return false;
+    const auto size = static_cast<std::streamoff>(file.tellg());
+    const std::streamoff window = 8192;
+    file.seekg(size > window ? size - window : 0);
+    const std::string tail{std::istreambuf_iterator<char>(file), {}};
+    return tail.find("permanently removed from the cluster") != std::string::npos ||
+           tail.find("data-dir used by this member must be removed") != std::string::npos;
+}
+
 }  // namespace gemel::etcd

@@ -55,4 +55,8 @@ class Process {
     std::filesystem::path log_;
 };
 
+// The end of that log of a member says that the cluster removed it: etcd says so and ends, there is no other
+// sign of it. No log: false.
+bool says_removed(const std::filesystem::path& log);
+
 }  // namespace gemel::etcd

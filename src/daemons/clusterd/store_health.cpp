@@ -1,8 +1,8 @@
 #include "daemons/clusterd/store_health.hpp"
 
 #include <chrono>
-#include <fstream>
 
+#include "adapters/etcd/process.hpp"
 #include "core/formats/records_json.hpp"
 
 namespace gemel::clusterd {
@@ -66,18 +66,6 @@ Result<etcd::MemberStatus> StoreHealthProbe::status_of(const std::string& client
     return client->status(kProbeTimeout);
 }
 
-// etcd says it in its log and ends; there is no other sign of it.
-bool StoreHealthProbe::rejected() const {
-    std::ifstream file(log_file_, std::ios::binary | std::ios::ate);
-    if (!file) return false;
-    const auto size = static_cast<std::streamoff>(file.tellg());
-    const std::streamoff window = 8192;
-    file.seekg(size > window ? size - window : 0);
-    const std::string tail{std::istreambuf_iterator<char>(file), {}};
-    return tail.find("permanently removed from the cluster") != std::string::npos ||
-           tail.find("data-dir used by this member must be removed") != std::string::npos;
-}
-
 // A member without a leader answers a status, so only a linearizable read tells. The first one that serves is
 // enough: those behind it are not preferred.
 void StoreHealthProbe::try_again_those_that_failed() {
@@ -107,7 +95,7 @@ cluster::StoreHealth StoreHealthProbe::look() {
                 newest = own->raft_index;
             }
         } else {
-            out.rejected = rejected();
+            out.rejected = etcd::says_removed(log_file_);
         }
     }
     std::vector<std::string> sources{settings_.file.client_url};

@@ -32,7 +32,6 @@ class StoreHealthProbe {
     void run();
     cluster::StoreHealth look();
     Result<etcd::MemberStatus> status_of(const std::string& client_url);
-    bool rejected() const;
     void try_again_those_that_failed();
 
     const Settings& settings_;

@@ -13,6 +13,7 @@
 
 #include <fmt/format.h>
 
+#include "adapters/etcd/process.hpp"
 #include "adapters/etcd/store_directory.hpp"
 #include "adapters/log/log.hpp"
 
@@ -47,18 +48,6 @@ void Witness::stop() {
     stop_ = true;
     const pid_t child = child_;
     if (child > 0) ::kill(child, SIGTERM);
-}
-
-// etcd says it in its log and ends; there is no other sign of it.
-bool Witness::removed() const {
-    std::ifstream file(log(), std::ios::binary | std::ios::ate);
-    if (!file) return false;
-    const auto size = static_cast<std::streamoff>(file.tellg());
-    const std::streamoff window = 8192;
-    file.seekg(size > window ? size - window : 0);
-    const std::string tail{std::istreambuf_iterator<char>(file), {}};
-    return tail.find("permanently removed from the cluster") != std::string::npos ||
-           tail.find("data-dir used by this member must be removed") != std::string::npos;
 }
 
 // Kept, never deleted. Its log goes with it: what it says is about a member that is no more.
@@ -145,7 +134,7 @@ Status Witness::run_etcd(const fs::path& config_file) {
     if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
         return fail(ErrorCode::not_found, "etcd cannot be run; install the package etcd-server");
     if (stop_) return {};
-    if (removed()) return set_aside();
+    if (etcd::says_removed(log())) return set_aside();
     return fail(ErrorCode::unavailable, "etcd ended; its last words are in " + log().string());
 }
 

@@ -33,7 +33,6 @@ class Witness {
     Result<std::vector<etcd::Member>> wait_to_be_added();
     Status set_aside();
     void look();
-    bool removed() const;
     bool has_data() const;
     std::filesystem::path log() const { return config_.data_directory.string() + ".log"; }
     std::filesystem::path pending() const;
