@@ -97,8 +97,12 @@ class Context {
     std::uint64_t domain_lists = 0;
     std::map<GuestId, DomainView> domains;
     std::map<std::string, FenceTestResult> fence_tests;
-    HostResources resources;                     // of this node
-    std::map<std::string, std::string> blocked;  // planner's: object -> why
+    HostResources resources;  // of this node
+    struct BlockedFact {
+        std::string why;
+        bool until_operator = false;
+    };
+    std::map<std::string, BlockedFact> blocked;  // planner's, by object
 
     // ---- doing ----
     void emit(Output output) { outputs->push_back(std::move(output)); }

@@ -109,7 +109,7 @@ void Coordinator::execute(const PlanStep& step) {
     } else if (const auto* power = std::get_if<PowerOnVictim>(&step)) {
         power_on(*power);
     } else if (const auto* blocked = std::get_if<Blocked>(&step)) {
-        context_.blocked[blocked->object] = blocked->why;
+        context_.blocked[blocked->object] = {blocked->why, blocked->until_operator};
     }
 }
 

@@ -64,7 +64,6 @@ class Operations {
     std::optional<Status> begin_fence(const ApiCommand& command, OperationRecord& operation);
     Status enough_space(const std::string& node, const std::string& pool, std::uint64_t size_bytes) const;
     Status bridges_exist(const std::vector<GuestNic>& nics) const;
-    const HostResources& resources(const std::string& node) const;
     void fence_set(const FenceSet& c, const OperationRecord& operation);
     void fence_test(const FenceTest& c, const OperationRecord& operation);
     void finish_memory(const OperationId& id, OperationState state, ErrorCode code, const std::string& error);

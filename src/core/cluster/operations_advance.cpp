@@ -72,7 +72,7 @@ void Operations::advance_guest(const OperationRow& row) {
             return finish(row, OperationState::failed, ErrorCode::failed_precondition, guest.last_error, {});
         }
         const auto blocked = context_.blocked.find("vm/" + name);
-        const std::string step = blocked == context_.blocked.end() ? "start" : blocked->second;
+        const std::string step = blocked == context_.blocked.end() ? "start" : blocked->second.why;
         if (operation.step != step && !guest.placement) {
             OperationRecord next = operation;
             next.step = step;

@@ -41,19 +41,12 @@ Status Operations::unused(const std::string& volume, const std::string& except_g
     return {};
 }
 
-const HostResources& Operations::resources(const std::string& node) const {
-    static const HostResources kUnknown;
-    if (node == context_.config.name) return context_.resources;
-    const auto* peer = peers_.find(node);
-    return peer != nullptr && peers_.clusterd_alive(node) ? peer->heartbeat.resources : kUnknown;
-}
-
 // Refused at once, where the first write or the allocation would fail later. A node that says nothing is
 // asked nothing.
 Status Operations::enough_space(const std::string& node, const std::string& pool,
                                 std::uint64_t size_bytes) const {
     constexpr std::uint64_t kMetadataBytes = std::uint64_t{64} << 20;
-    const HostResources& known = resources(node);
+    const HostResources& known = peers_.resources_of(node);
     const auto free = known.pool_free_bytes.find(pool);
     if (free == known.pool_free_bytes.end() || free->second >= size_bytes + kMetadataBytes) return {};
     const auto mib = [](std::uint64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; };
@@ -66,7 +59,7 @@ Status Operations::enough_space(const std::string& node, const std::string& pool
 // On every node that says what it has: the guest shall be able to come back on any of them.
 Status Operations::bridges_exist(const std::vector<GuestNic>& nics) const {
     for (const auto& [node, row] : context_.gated.nodes) {
-        const HostResources& known = resources(node);
+        const HostResources& known = peers_.resources_of(node);
         if (!known.known) continue;
         for (const auto& nic : nics) {
             const auto& there = known.bridges;

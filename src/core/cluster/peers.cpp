@@ -55,6 +55,13 @@ void Peers::store_health(const StoreHealth& health) {
     }
 }
 
+const HostResources& Peers::resources_of(const std::string& name) const {
+    static const HostResources kUnknown;
+    if (name == context_.config.name) return context_.resources;
+    const auto* peer = find(name);
+    return peer != nullptr && clusterd_alive(name) ? peer->heartbeat.resources : kUnknown;
+}
+
 bool Peers::clusterd_alive(const std::string& name) const {
     const Peer* peer = find(name);
     return peer != nullptr && peer->heard_ever && context_.now - peer->last_heard <= context_.suspicion();

@@ -46,6 +46,8 @@ class Peers {
     const Peer* find(const std::string& name) const;
     bool alive(const std::string& name) const;  // clusterd heard, or blockd's session stands
     bool clusterd_alive(const std::string& name) const;
+    // What that node, or this one, has left, by its own word; not `known` where its clusterd is silent.
+    const HostResources& resources_of(const std::string& name) const;
     bool answers(const std::string& name) const;  // alive, or its store member answers
     Instant lost_since(const std::string& name) const;
     void send(const std::string& to, decltype(PeerMessage::body) body);

@@ -79,6 +79,7 @@ struct PowerOnVictim {
 struct Blocked {         // nothing can be done now; why, for status and explain
     std::string object;  // "vm/web1"
     std::string why;
+    bool until_operator = false;  // it does not pass by itself
 };
 
 using PlanStep = std::variant<GrantGuest, ReleaseGuest, ReleaseVolume, RequestFence, AskNode, RunFence,

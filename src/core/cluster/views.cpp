@@ -131,10 +131,7 @@ NodeView Views::node(const NodeRecord& record) const {
     for (const auto& rung : view.rungs)
         view.is_protected = view.is_protected || (rung.kind == "fence-device" && rung.state == "ok");
     if (record.memory_bytes != 0) view.memory_total_bytes = record.memory_bytes;
-    static const HostResources kUnknown;
-    const bool self = record.name == context_.config.name;
-    const bool told = peer != nullptr && node_.peers.clusterd_alive(record.name);
-    const HostResources& known = self ? context_.resources : told ? peer->heartbeat.resources : kUnknown;
+    const HostResources& known = node_.peers.resources_of(record.name);
     if (known.known) view.memory_free_bytes = known.memory_free_bytes;
     for (const auto& [key, row] : tables_.pools) {
         if (row.record.node != record.name) continue;
@@ -229,7 +226,7 @@ VolumeView Views::volume(const Row<VolumeRecord>& row) const {
 std::string Views::guest_why(const GuestRecord& record) const {
     const auto blocked = context_.blocked.find("vm/" + record.name);
     if (!record.placement && record.wish == GuestWish::running && blocked != context_.blocked.end())
-        return blocked->second;
+        return blocked->second.why;
     return record.last_error;
 }
 
@@ -265,13 +262,12 @@ GuestView Views::guest(const GuestRecord& record) const {
         if (!lost && record.placement->phase == GuestPhase::starting) view.phase = "starting";
         if (!lost && record.placement->phase == GuestPhase::stopping) view.phase = "stopping";
     } else if (record.wish == GuestWish::running) {
-        view.phase = record.restarts >= GuestRecord::kMaxRestarts ? "blocked" : "waiting";
+        const auto blocked = context_.blocked.find("vm/" + record.name);
+        const bool for_good = record.restarts >= GuestRecord::kMaxRestarts ||
+                              (blocked != context_.blocked.end() && blocked->second.until_operator);
+        view.phase = for_good ? "blocked" : "waiting";
     }
-    if (const auto why = guest_why(record); !why.empty()) {
-        view.why = why;
-        // The planner's own bound, on lost hosts, lies above these tables: its words tell.
-        if (view.phase == "waiting" && why.starts_with("out of restarts")) view.phase = "blocked";
-    }
+    if (const auto why = guest_why(record); !why.empty()) view.why = why;
     return view;
 }
 

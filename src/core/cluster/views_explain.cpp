@@ -95,7 +95,7 @@ void Views::node_problems(std::vector<ProblemView>& out) const {
             const std::string silent =
                 view.state == "fencing" ? "silent on all paths; it is being fenced" : "silent on all paths";
             out.push_back({view.state == "suspected" ? "warning" : "error", object, "does not answer",
-                           stuck ? blocked->second : silent, next});
+                           stuck ? blocked->second.why : silent, next});
         } else if (view.state == "fenced" || view.state == "confirmed-down" || view.state == "left") {
             out.push_back(
                 {"warning", object, "is " + view.state, "it takes part again when it has booted", {}});
@@ -215,7 +215,7 @@ ExplainView Views::explain_node(const NodeRecord& record) const {
     const auto view = node(record);
     ExplainView out{"node/" + record.name, record.name + " is " + view.state, {}, {}};
     const auto blocked = context_.blocked.find("node/" + record.name);
-    if (blocked != context_.blocked.end()) out.because.push_back(blocked->second);
+    if (blocked != context_.blocked.end()) out.because.push_back(blocked->second.why);
     for (const auto& link : view.links) out.because.push_back("path " + link.name + " is " + link.state);
     for (const auto& rung : view.rungs) out.because.push_back("proof by " + rung.kind + ": " + rung.state);
     if (record.name == context_.config.name) {

@@ -130,9 +130,11 @@ class Planner {
         const std::string object = "vm/" + guest.name;
         const bool bounded = !mutant("restarts_unbounded");
         if (bounded && (guest.restarts >= GuestRecord::kMaxRestarts || guest.host_losses >= kMaxHostLosses)) {
-            plan_.push_back(Blocked{object, "out of restarts (" + std::to_string(guest.restarts) +
-                                                "): " + guest.last_error + "; 'gemel vm start " + guest.name +
-                                                "' tries again"});
+            plan_.push_back(Blocked{object,
+                                    "out of restarts (" + std::to_string(guest.restarts) +
+                                        "): " + guest.last_error + "; 'gemel vm start " + guest.name +
+                                        "' tries again",
+                                    true});
             if (lost) plan_.push_back(ReleaseGuest{guest.name, "its node is lost and it is out of restarts"});
             return;
         }
