@@ -30,7 +30,7 @@ class StoreTest : public ::testing::Test {
         run(seconds(4));
     }
     static Txn put(const std::string& key, const std::string& value) {
-        return Txn{{}, {Put{key, value, 0}}, {}, {}};
+        return Txn{{}, {Put{key, value, 0}}, {}};
     }
     // submits and runs until there is an answer
     TxnOutcome commit(std::uint32_t node, const Txn& txn) {
@@ -194,7 +194,7 @@ TEST_F(StoreTest, ALeaseThatIsNotRenewedTakesItsKeysAlong) {
     store.grant_lease(0, 3, [&](std::uint64_t id) { lease = id; });
     run(seconds(1));
     ASSERT_NE(lease, 0U);
-    Txn elect{{}, {Put{"coordinator", "node1", lease}}, {}, {}};
+    Txn elect{{}, {Put{"coordinator", "node1", lease}}, {}};
     ASSERT_EQ(commit(0, elect), TxnOutcome::committed);
     for (int i = 0; i < 4; ++i) {
         store.keep_alive(0, lease, [](bool) {});

@@ -39,7 +39,7 @@ struct Txn {
     std::vector<Put> puts;
     std::vector<std::string> deletes;
     // What it was based on. The compares decide; this is for logs, and for the simulator, which judges them.
-    std::string lineage;     // value of the lineage key; empty: none yet, or a barrier, a seal
+    std::string lineage{};   // value of the lineage key; empty: none yet, or a barrier, a seal
     std::uint64_t term = 0;  // of the coordinator; 0: not as one
 };
 

@@ -56,7 +56,7 @@ struct Harness {
 };
 
 Txn put(const std::string& key) {
-    return {{{key, CompareKind::mod_revision, 0, {}}}, {{key, "x", 0}}, {}, {}};
+    return {{{key, CompareKind::mod_revision, 0, {}}}, {{key, "x", 0}}, {}};
 }
 
 TEST(TxnQueue, EveryLossOfEveryReplyAndWithBarrier) {
@@ -85,7 +85,7 @@ TEST(TxnQueue, WithABarrierASecondLinkFollows) {
 
 TEST(TxnQueue, AnotherLineageRefuses) {
     Harness h;
-    ASSERT_TRUE(h.store.apply({{}, {{std::string(keys::kLineage), "new", 0}}, {}, {}}));
+    ASSERT_TRUE(h.store.apply({{}, {{std::string(keys::kLineage), "new", 0}}, {}}));
     h.queue.submit(put("k"), "old", false, false);
     EXPECT_FALSE(h.run([](int) { return 0; }).committed);
     EXPECT_EQ(h.store.find("k"), nullptr);

@@ -262,7 +262,7 @@ class World {
             if (now_ - at->second.second > seconds(5)) {
                 for (const auto& [key, lease] : group.leased) {
                     if (lease == at->first && group.store.find(key) != nullptr)
-                        group.store.apply({{}, {}, {key}, {}});
+                        group.store.apply({{}, {}, {key}});
                 }
                 at = group.leases.erase(at);
             } else {

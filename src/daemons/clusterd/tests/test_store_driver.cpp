@@ -54,9 +54,10 @@ class Inbox {
     std::vector<Input> all_;
 };
 
-class StoreDriverTest : public ::testing::Test {
+// A driver for the first member of a store; node.toml knows that member only.
+class DriverOfOneMember : public ::testing::Test {
   protected:
-    StoreDriverTest() {
+    explicit DriverOfOneMember(int members) : cluster_(members) {
         auto& member = cluster_.member(0);
         settings_.file.name = "node1";
         settings_.file.cluster = ClusterId::from_random(1, 2);
@@ -67,6 +68,16 @@ class StoreDriverTest : public ::testing::Test {
         settings_.tls = member.config.tls;
         driver_ = std::make_unique<StoreDriver>(settings_, inbox_.sink());
     }
+    StoreCluster cluster_;
+    Settings settings_;
+    Inbox inbox_;
+    cluster::Tag tag_ = 0;
+    std::unique_ptr<StoreDriver> driver_;
+};
+
+class StoreDriverTest : public DriverOfOneMember {
+  protected:
+    StoreDriverTest() : DriverOfOneMember(1) {}
     cluster::StoreCommandDone command(cluster::StoreCommandKind kind) {
         const cluster::Tag tag = ++tag_;
         driver_->handle(cluster::StoreCommand{tag, std::move(kind)});
@@ -86,11 +97,6 @@ class StoreDriverTest : public ::testing::Test {
         ASSERT_TRUE(command(cluster::StartStore{}).ok);
         ASSERT_TRUE(inbox_.wait<cluster::TableSnapshot>());
     }
-    StoreCluster cluster_{1};
-    Settings settings_;
-    Inbox inbox_;
-    cluster::Tag tag_ = 0;
-    std::unique_ptr<StoreDriver> driver_;
 };
 
 TEST_F(StoreDriverTest, AStoreIsBegunOnlyWhereItWasAskedForAndOnlyOnce) {
@@ -101,13 +107,12 @@ TEST_F(StoreDriverTest, AStoreIsBegunOnlyWhereItWasAskedForAndOnlyOnce) {
     begin();
     EXPECT_TRUE(std::filesystem::exists(settings_.bootstrap_pending()));
     const auto first =
-        commit({{{"/gemel/a", cluster::CompareKind::mod_revision, 0, ""}}, {{"/gemel/a", "1", 0}}, {}, {}});
+        commit({{{"/gemel/a", cluster::CompareKind::mod_revision, 0, ""}}, {{"/gemel/a", "1", 0}}, {}});
     EXPECT_EQ(first.outcome, cluster::TxnOutcome::committed);
     EXPECT_FALSE(std::filesystem::exists(settings_.bootstrap_pending()));
-    EXPECT_EQ(
-        commit({{{"/gemel/a", cluster::CompareKind::mod_revision, 0, ""}}, {{"/gemel/a", "2", 0}}, {}, {}})
-            .outcome,
-        cluster::TxnOutcome::compare_failed);
+    EXPECT_EQ(commit({{{"/gemel/a", cluster::CompareKind::mod_revision, 0, ""}}, {{"/gemel/a", "2", 0}}, {}})
+                  .outcome,
+              cluster::TxnOutcome::compare_failed);
     const auto event = inbox_.wait<cluster::WatchEvents>();
     ASSERT_TRUE(event);
     ASSERT_EQ(event->changes.size(), 1U);
@@ -123,7 +128,7 @@ TEST_F(StoreDriverTest, ReadsLeasesAndHealth) {
     driver_->handle(cluster::GrantLease{5});
     const auto lease = inbox_.wait<cluster::LeaseGranted>();
     ASSERT_TRUE(lease && lease->id != 0);
-    const auto put = commit({{}, {{"/gemel/coordinator", "me", lease->id}, {"/gemel/b", "1", 0}}, {}, {}});
+    const auto put = commit({{}, {{"/gemel/coordinator", "me", lease->id}, {"/gemel/b", "1", 0}}, {}});
     ASSERT_EQ(put.outcome, cluster::TxnOutcome::committed);
     driver_->handle(cluster::StoreRead{99, {"/gemel/coordinator", "/gemel/none"}, false});
     const auto read = inbox_.wait<cluster::ReadDone>();
@@ -149,10 +154,10 @@ TEST_F(StoreDriverTest, ReadsLeasesAndHealth) {
 
 TEST_F(StoreDriverTest, ForcingAndSettingAside) {
     begin();
-    ASSERT_EQ(commit({{}, {{"/gemel/lineage", "one", 0}}, {}, {}}).outcome, cluster::TxnOutcome::committed);
+    ASSERT_EQ(commit({{}, {{"/gemel/lineage", "one", 0}}, {}}).outcome, cluster::TxnOutcome::committed);
     EXPECT_FALSE(command(cluster::ForceActivate{}).ok) << "nothing was prepared";
     const cluster::Txn first{
-        {{"/gemel/lineage", cluster::CompareKind::value, 0, "one"}}, {{"/gemel/lineage", "two", 0}}, {}, {}};
+        {{"/gemel/lineage", cluster::CompareKind::value, 0, "one"}}, {{"/gemel/lineage", "two", 0}}, {}};
     const auto prepared = command(cluster::ForcePrepare{first});
     ASSERT_TRUE(prepared.ok) << prepared.detail;
     ASSERT_TRUE(command(cluster::ForceActivate{}).ok);
@@ -169,21 +174,10 @@ TEST_F(StoreDriverTest, ForcingAndSettingAside) {
 }
 
 // A node's own member hangs, as a process that was stopped does: its connections stay open and silent.
-class OwnMemberHangsTest : public ::testing::Test {
+// The other members must come from the committed voters.
+class OwnMemberHangsTest : public DriverOfOneMember {
   protected:
-    OwnMemberHangsTest() {
-        cluster_.start_all();
-        auto& own = cluster_.member(0);
-        settings_.file.name = "node1";
-        settings_.file.cluster = ClusterId::from_random(1, 2);
-        settings_.file.state_dir = own.state.string();
-        settings_.file.client_url = own.config.client_url;
-        settings_.file.peer_url = own.config.peer_url;
-        // node.toml knows our own member only: the others must come from the committed voters.
-        settings_.file.members = {{"node1", own.config.peer_url, own.config.client_url}};
-        settings_.tls = own.config.tls;
-        driver_ = std::make_unique<StoreDriver>(settings_, inbox_.sink());
-    }
+    OwnMemberHangsTest() : DriverOfOneMember(3) { cluster_.start_all(); }
     void signal_member(std::size_t index, int signal) {
         ASSERT_EQ(::kill(cluster_.member(index).process().find(), signal), 0);
     }
@@ -225,11 +219,6 @@ class OwnMemberHangsTest : public ::testing::Test {
                    etcd::Outcome::committed;
         }));
     }
-    StoreCluster cluster_{3};
-    Settings settings_;
-    Inbox inbox_;
-    cluster::Tag tag_ = 0;
-    std::unique_ptr<StoreDriver> driver_;
 };
 
 TEST_F(OwnMemberHangsTest, AnotherOneIsUsedWithinASecondAndTheOwnOneAgainWhenItServes) {
@@ -242,7 +231,7 @@ TEST_F(OwnMemberHangsTest, AnotherOneIsUsedWithinASecondAndTheOwnOneAgainWhenItS
     const auto read =
         inbox_.wait<cluster::ReadDone>([&](const auto& one) { return one.tag == tag_ && one.ok; });
     EXPECT_TRUE(read) << "the others are a quorum";
-    driver_->handle(cluster::SubmitTxn{++tag_, {{}, {{"/gemel/hangs", "1", 0}}, {}, {}}});
+    driver_->handle(cluster::SubmitTxn{++tag_, {{}, {{"/gemel/hangs", "1", 0}}, {}}});
     const auto done = inbox_.wait<cluster::TxnDone>([&](const auto& one) { return one.tag == tag_; });
     EXPECT_TRUE(done && done->outcome == cluster::TxnOutcome::committed);
     EXPECT_LT(std::chrono::steady_clock::now() - started, std::chrono::seconds(2));
