@@ -22,9 +22,13 @@ AckStatus PeerRequests::check(std::uint64_t epoch, std::uint64_t generation_coun
     return AckStatus::ok;
 }
 
-void PeerRequests::refuse(std::uint64_t request, std::uint64_t epoch, AckStatus status,
+void PeerRequests::refuse(PeerRequestKind kind, std::uint64_t request, std::uint64_t epoch, AckStatus status,
                           PayloadHandle payload) {
-    core_.emit(PeerSend{core_.session.id(), AckMessage{request, epoch, status}});
+    if (kind == PeerRequestKind::read) {
+        core_.emit(PeerSend{core_.session.id(), ReadReplyMessage{request, 0, status}});
+    } else {
+        core_.emit(PeerSend{core_.session.id(), AckMessage{request, epoch, status}});
+    }
     if (payload != kNoPayload) core_.emit(ReleasePayload{payload});
 }
 
@@ -45,23 +49,31 @@ PeerSlot* PeerRequests::take(PeerRequestKind kind, std::uint64_t request, Payloa
     return &slot;
 }
 
+template <typename Message>
+PeerSlot* PeerRequests::take_checked(PeerRequestKind kind, const Message& message, PayloadHandle payload,
+                                     std::uint32_t& index) {
+    const AckStatus status = check(message.epoch, message.generation_counter);
+    if (status != AckStatus::ok) {
+        refuse(kind, message.request, message.epoch, status, payload);
+        return nullptr;
+    }
+    PeerSlot* slot = take(kind, message.request, payload, index);
+    if (slot == nullptr) return nullptr;
+    slot->epoch = message.epoch;
+    slot->offset = message.offset;
+    slot->length = message.length;
+    return slot;
+}
+
 void PeerRequests::write(const WriteMessage& message, PayloadHandle payload) {
     if (!inside(message.offset, message.length) || message.length > kMaxRequestBytes) {
         core_.emit(ReleasePayload{payload});
         core_.session.drop("a write outside the volume");
         return;
     }
-    const AckStatus status = check(message.epoch, message.generation_counter);
-    if (status != AckStatus::ok) {
-        refuse(message.request, message.epoch, status, payload);
-        return;
-    }
     std::uint32_t index = 0;
-    PeerSlot* slot = take(PeerRequestKind::write, message.request, payload, index);
+    PeerSlot* slot = take_checked(PeerRequestKind::write, message, payload, index);
     if (slot == nullptr) return;
-    slot->epoch = message.epoch;
-    slot->offset = message.offset;
-    slot->length = message.length;
     slot->stable = message.stable;
     admit(index);
 }
@@ -71,17 +83,9 @@ void PeerRequests::zero(const ZeroMessage& message) {
         core_.session.drop("a zeroing outside the volume");
         return;
     }
-    const AckStatus status = check(message.epoch, message.generation_counter);
-    if (status != AckStatus::ok) {
-        refuse(message.request, message.epoch, status, kNoPayload);
-        return;
-    }
     std::uint32_t index = 0;
-    PeerSlot* slot = take(PeerRequestKind::zero, message.request, kNoPayload, index);
+    PeerSlot* slot = take_checked(PeerRequestKind::zero, message, kNoPayload, index);
     if (slot == nullptr) return;
-    slot->epoch = message.epoch;
-    slot->offset = message.offset;
-    slot->length = message.length;
     slot->unmap = message.unmap;
     slot->stable = message.stable;
     admit(index);
@@ -93,7 +97,7 @@ void PeerRequests::flush(const FlushMessage& message) {
         check(retiring ? core_.metadata.wanted().granted_epoch : message.epoch, message.generation_counter);
     if (retiring && status == AckStatus::refused_epoch) status = AckStatus::ok;
     if (status != AckStatus::ok) {
-        refuse(message.request, message.epoch, status, kNoPayload);
+        refuse(PeerRequestKind::flush, message.request, message.epoch, status, kNoPayload);
         return;
     }
     std::uint32_t index = 0;
@@ -151,18 +155,8 @@ void PeerRequests::read(const ReadMessage& message) {
         core_.session.drop("a read outside the volume, or of a replica that is not UpToDate");
         return;
     }
-    const AckStatus status = check(message.epoch, message.generation_counter);
-    if (status != AckStatus::ok) {
-        core_.emit(PeerSend{core_.session.id(), ReadReplyMessage{message.request, 0, status}});
-        return;
-    }
     std::uint32_t index = 0;
-    PeerSlot* slot = take(PeerRequestKind::read, message.request, kNoPayload, index);
-    if (slot == nullptr) return;
-    slot->epoch = message.epoch;
-    slot->offset = message.offset;
-    slot->length = message.length;
-    admit(index);
+    if (take_checked(PeerRequestKind::read, message, kNoPayload, index) != nullptr) admit(index);
 }
 
 // A higher epoch than ever seen here is stored stably before anything of it is answered (D13).

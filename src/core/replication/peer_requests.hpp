@@ -73,7 +73,12 @@ class PeerRequests {
     void start(std::uint32_t index);
     void want_stable(std::uint32_t index);
     void answer(std::uint32_t index, AckStatus status, bool same = false);
-    void refuse(std::uint64_t request, std::uint64_t epoch, AckStatus status, PayloadHandle payload);
+    void refuse(PeerRequestKind kind, std::uint64_t request, std::uint64_t epoch, AckStatus status,
+                PayloadHandle payload);
+    // epoch and generation checked, refused or a slot taken for the message's range; nullptr: nothing to do
+    template <typename Message>
+    PeerSlot* take_checked(PeerRequestKind kind, const Message& message, PayloadHandle payload,
+                           std::uint32_t& index);
 
     Core& core_;
     Slots<PeerSlot> slots_;
