@@ -17,7 +17,7 @@ std::vector<Stage::Handle> begin_resync(Stage& s, std::uint32_t slow = 40) {
     s.say("node1 writes alone, far apart.");
     std::vector<Stage::Handle> writes;
     for (std::uint64_t i = 0; i < kMany; i += 8) writes.push_back(s.write(i * 20, 8));
-    for (const auto write : writes) s.finish(write);
+    s.finish(writes);
     s.disk(1).faults().slow_factor = slow;
     s.heal_links();
     s.step_until("node2 is half resynced", [&] { return resyncing(s); });
@@ -41,11 +41,9 @@ void r1(Stage& s) {
         writes.push_back(s.write(100 + i * 3));
         s.world().run_one();
     }
-    for (const auto write : writes) s.finish(write);
+    s.finish(writes);
     s.until_converged();
-    bool all = true;
-    for (const auto write : writes) all = all && s.shows(1, write);
-    s.check("each of them is on both: mirrored or tracked", all);
+    s.check("each of them is on both: mirrored or tracked", s.shows(1, writes));
     s.end();
 }
 
@@ -54,12 +52,10 @@ void r2(Stage& s) {
     s.say("The guest writes to every block that is being resynced; node2's disk is slow and in no order.");
     std::vector<Stage::Handle> fresh;
     for (std::uint64_t i = 0; i < kMany; i += 8) fresh.push_back(s.write(i * 20, 2));
-    for (const auto write : fresh) s.finish(write);
+    s.finish(fresh);
     s.disk(1).faults().slow_factor = 1;
     s.until_converged();
-    bool all = true;
-    for (const auto write : fresh) all = all && s.shows(1, write);
-    s.check("the guest's writes won on node2", all);
+    s.check("the guest's writes won on node2", s.shows(1, fresh));
     s.end();
 }
 
@@ -69,13 +65,11 @@ void r3(Stage& s) {
     s.disk(0).faults().slow_factor = 30;
     std::vector<Stage::Handle> fresh;
     for (std::uint64_t i = kMany; i > 0; i -= 8) fresh.push_back(s.write((i - 8) * 20 + 3, 1));
-    for (const auto write : fresh) s.finish(write);
+    s.finish(fresh);
     s.disk(0).faults().slow_factor = 1;
     s.disk(1).faults().slow_factor = 1;
     s.until_converged();
-    bool all = true;
-    for (const auto write : fresh) all = all && s.shows(1, write) && s.shows(0, write);
-    s.check("no resync data read before a write landed after it", all);
+    s.check("no resync data read before a write landed after it", s.shows(1, fresh) && s.shows(0, fresh));
     s.end();
 }
 

@@ -186,6 +186,10 @@ void Stage::finish(Handle handle) {
     if (!asked_.at(handle).ok) throw Violation("scenario", "a request failed that had to succeed");
 }
 
+void Stage::finish(const std::vector<Handle>& handles) {
+    for (const Handle handle : handles) finish(handle);
+}
+
 Stage::Handle Stage::written(std::uint64_t block, std::uint32_t blocks) {
     const Handle handle = write(block, blocks);
     finish(handle);
@@ -194,6 +198,10 @@ Stage::Handle Stage::written(std::uint64_t block, std::uint32_t blocks) {
 
 bool Stage::shows(std::uint32_t node, Handle handle) const {
     return world_->equality().holds(world_->disk(node).current(), asked_.at(handle).write).empty();
+}
+
+bool Stage::shows(std::uint32_t node, const std::vector<Handle>& handles) const {
+    return std::ranges::all_of(handles, [&](Handle handle) { return shows(node, handle); });
 }
 
 bool Stage::stable_on(std::uint32_t node, Handle handle) const {

@@ -52,10 +52,12 @@ class Stage {
     bool acknowledged(Handle handle) const { return done(handle) && asked_.at(handle).ok; }
     // waits for success
     void finish(Handle handle);
+    void finish(const std::vector<Handle>& handles);
     // writes and waits
     Handle written(std::uint64_t block, std::uint32_t blocks = 1);
     // node's disk shows that write (or one not before it): in its cache, or on stable storage
     bool shows(std::uint32_t node, Handle handle) const;
+    bool shows(std::uint32_t node, const std::vector<Handle>& handles) const;
     bool stable_on(std::uint32_t node, Handle handle) const;
     // the first sector of a finished read shows that write
     bool read_shows(Handle read, Handle write) const;

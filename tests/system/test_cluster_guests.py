@@ -63,16 +63,6 @@ def blockd_away(box, guest, host, seconds):
     check(guest.record(host, 1)[1:] == (0, guest.boots), "the guest saw an error or was started again")
 
 
-def takeover_by_power_cut(box, guest, victim, survivor):
-    cut = now()
-    box.cut_power(victim)
-    wait_for(lambda: guest.runs_on(survivor), 90, f"the guest to run on {survivor}")
-    print(f"              vCPUs on {survivor} {now() - cut:.1f} s after the power cut", flush=True)
-    guest.came_back(survivor, 5)
-    box.wait_healthy()
-    box.wait_in_sync(guest.name, survivor)
-
-
 def imported_domain(box):
     """A libvirt domain from before: what would not survive a failover is refused by its name, nothing is left behind."""
     share = box.layout().directory / "share"
@@ -120,9 +110,9 @@ def guests_with_a_witness(blockd_away_s):
             blockd_away(box, guest, "node1", blockd_away_s)
             box.wait_in_sync("tiny")
         with story("the owner loses its power: the guest comes back with everything acknowledged"):
-            takeover_by_power_cut(box, guest, "node1", "node2")
+            guest.is_taken_over("node1", "node2", 90)
         with story("and once more, from the node that was powered on again"):
-            takeover_by_power_cut(box, guest, "node2", "node1")
+            guest.is_taken_over("node2", "node1", 90)
         with story("full partition: the majority goes on, the other side's guest is gone, one fence"):
             partition(box, guest, "node1", "node2")
         with story("at the end the replicas are equal"):

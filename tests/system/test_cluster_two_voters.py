@@ -50,13 +50,7 @@ def stale_node_story(box, guest, load):
 
 def takeover_story(box, guest, victim, survivor):
     with story("the guest's node loses its power: the other one fences it, becomes the only voter and starts the guest"):
-        cut = now()
-        box.cut_power(victim)
-        wait_for(lambda: guest.runs_on(survivor), 120, f"the guest to run on {survivor}")
-        print(f"              vCPUs on {survivor} {now() - cut:.1f} s after the power cut", flush=True)
-        guest.came_back(survivor, 5)
-        box.wait_healthy()
-        box.wait_in_sync(guest.name, survivor)
+        guest.is_taken_over(victim, survivor, 120)
 
 
 def test_partition_stale_node_and_takeover():

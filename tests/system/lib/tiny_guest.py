@@ -50,6 +50,16 @@ class TinyGuest:
         self.watch(host)
         self.boots = 1
 
+    def is_taken_over(self, victim, survivor, within_s):
+        """The power of its node is cut: it comes back on the other one, nothing is lost, all heals."""
+        cut = now()
+        self.box.cut_power(victim)
+        wait_for(lambda: self.runs_on(survivor), within_s, f"the guest to run on {survivor}")
+        print(f"              vCPUs on {survivor} {now() - cut:.1f} s after the power cut", flush=True)
+        self.came_back(survivor, 5)
+        self.box.wait_healthy()
+        self.box.wait_in_sync(self.name, survivor)
+
     def watch(self, host):
         """Follows the console there; what an earlier one said stays remembered."""
         self.host = host
