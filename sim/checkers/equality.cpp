@@ -47,4 +47,17 @@ std::string EqualityChecker::shows_history(const Image& image, Instant now) cons
     return {};
 }
 
+std::string EqualityChecker::keeps_flushed(const Image& stable) const {
+    for (const std::uint64_t block : history_.touched_blocks()) {
+        for (std::uint64_t sector = block * kSectorsPerBlock; sector < (block + 1) * kSectorsPerBlock;
+             ++sector) {
+            const Stamp there = stable.data.get(sector);
+            if (history_.known(sector, there)) continue;
+            return fmt::format("sector {} (block {}) is stable as write {}, and a later one was flushed",
+                               sector, block, there);
+        }
+    }
+    return {};
+}
+
 }  // namespace gemel::sim

@@ -21,6 +21,8 @@ class EqualityChecker {
     std::string holds(const Image& image, WriteNumber write) const;
     // empty when every sector of `image` may be shown to a read that begins now
     std::string shows_history(const Image& image, Instant now) const;
+    // empty when `stable` holds, in each sector, the newest flushed write or one that came after it
+    std::string keeps_flushed(const Image& stable) const;
 
   private:
     const History& history_;

@@ -169,6 +169,14 @@ std::string History::judge_holds(WriteNumber number, std::uint64_t sector, Stamp
     return describe(sector, shown);
 }
 
+bool History::known(std::uint64_t sector, Stamp shown) const {
+    if (heads_[sector] == 0) return shown == kZeroes;
+    for (std::uint32_t i = heads_[sector]; i != 0; i = versions_[i - 1].next) {
+        if (stamp_of(versions_[i - 1].write) == shown) return true;
+    }
+    return false;
+}
+
 void History::forget_hidden(std::uint64_t sector, const Write& by) {
     std::uint32_t* link = &heads_[sector];
     while (*link != 0) {

@@ -44,6 +44,9 @@ class History {
     // empty when a replica that holds `write` may hold `shown` there: that write or one not before it
     std::string judge_holds(WriteNumber write, std::uint64_t sector, Stamp shown) const;
 
+    // the stamp of something that may still be there: nothing that was flushed ended after it and hides it
+    bool known(std::uint64_t sector, Stamp shown) const;
+
     struct Write {
         Instant begun;
         Instant ended = Instant::never();

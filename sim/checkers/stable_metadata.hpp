@@ -26,6 +26,7 @@ class StableMetadata {
     // block.
     bool everything(const std::optional<formats::Superblock>& other) const;
     bool names(std::uint64_t block) const;
+    bool readable() const { return superblock_ && log_known_; }
     std::uint64_t words() const { return bits_.size(); }
     // 64 blocks at once: dirty bits and active extents
     std::uint64_t word(std::uint64_t index) const { return bits_[index] | in_extents_[index]; }

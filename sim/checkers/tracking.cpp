@@ -66,6 +66,36 @@ std::string TrackingChecker::check() {
     return lost;
 }
 
+void TrackingChecker::read_own(std::uint32_t node, Own& own) const {
+    const StableMetadata& metadata = metadata_[node];
+    own.source = metadata.readable() && metadata.superblock()->state == ReplicaState::up_to_date;
+    own.restores = disks_[node]->restores();
+    own.words.resize(metadata.words());
+    for (std::uint64_t i = 0; i < own.words.size(); ++i) own.words[i] = metadata.word(i);
+}
+
+// A source stops naming a block: the resync data is stable on the target (D4), and what was sent is stable on
+// the source itself. Otherwise a power cut here takes it back, and nothing says that the target has more.
+std::string TrackingChecker::own_cleared(std::uint32_t node) {
+    Own& before = own_[node];
+    Own& now = own_now_;
+    read_own(node, now);
+    std::swap(before, now);  // `now` holds what was before
+    if (!now.source || !before.source || now.restores != before.restores) return {};
+    const StableMetadata& other = metadata_[1 - node];
+    const std::uint64_t blocks = data_bytes_ / kBlockBytes;
+    for (std::uint64_t i = 0; i * 64 < blocks; ++i) {
+        const std::uint64_t cleared = now.words[i] & ~before.words[i] & ~other.word(i);
+        for (std::uint64_t bits = cleared; bits != 0; bits &= bits - 1) {
+            const std::uint64_t block = i * 64 + static_cast<std::uint64_t>(std::countr_zero(bits));
+            if (block >= blocks || !disks_[node]->unstable_in(block * kBlockBytes, kBlockBytes)) continue;
+            return fmt::format("node{} no longer tracks block {} (extent {}), which is not stable on itself",
+                               node + 1, block, block / formats::kBlocksPerExtent);
+        }
+    }
+    return {};
+}
+
 std::string TrackingChecker::metadata_changed() {
     const std::array<std::uint64_t, 2> now = {disks_[0]->stable_metadata_version(),
                                               disks_[1]->stable_metadata_version()};
@@ -73,6 +103,9 @@ std::string TrackingChecker::metadata_changed() {
     seen_ = now;
     before_ = tracked_;
     read();
+    for (std::uint32_t node = 0; node < 2; ++node) {
+        if (const std::string lost = own_cleared(node); !lost.empty()) return lost;
+    }
     const std::uint64_t blocks = data_bytes_ / kBlockBytes;
     for (std::uint64_t i = 0; i < tracked_.size(); ++i) {
         for (std::uint64_t bits = before_[i] & ~tracked_[i]; bits != 0; bits &= bits - 1) {

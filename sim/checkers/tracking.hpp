@@ -29,7 +29,17 @@ class TrackingChecker {
     const StableMetadata& metadata(std::uint32_t node);
 
   private:
+    // What the stable metadata of one side says by itself, where it is a source or may become one: UpToDate
+    // and readable. While the other one is Inconsistent the whole device counts as tracked, but only until it
+    // is UpToDate: from then on these words must have been true all the time.
+    struct Own {
+        bool source = false;
+        std::uint64_t restores = 0;
+        std::vector<std::uint64_t> words;
+    };
     void read();
+    void read_own(std::uint32_t node, Own& own) const;
+    std::string own_cleared(std::uint32_t node);
     bool names(std::uint64_t block) const;
     std::string untracked(std::uint64_t block) const;
 
@@ -39,6 +49,8 @@ class TrackingChecker {
     std::array<StableMetadata, 2> metadata_;
     std::vector<std::uint64_t> tracked_;  // by one or both
     std::vector<std::uint64_t> before_;
+    std::array<Own, 2> own_;
+    Own own_now_;
 };
 
 }  // namespace gemel::sim

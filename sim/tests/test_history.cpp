@@ -94,5 +94,19 @@ TEST(History, AReplicaHoldsAWriteOrOneNotBeforeIt) {
     EXPECT_FALSE(history.judge_holds(second, 0, first).empty());
 }
 
+TEST(History, WhatAFlushedWriteHidesIsNotKnownAnyMore) {
+    History history(1 << 20);
+    EXPECT_TRUE(history.known(0, kZeroes));
+    const WriteNumber first = history.begin_write(at(1), 0, 512, false);
+    history.write_acknowledged(at(2), first, kBoth, false);
+    const WriteNumber second = history.begin_write(at(3), 0, 512, false);
+    history.write_acknowledged(at(4), second, kBoth, false);
+    EXPECT_TRUE(history.known(0, first)) << "a replica may have lost the second one, which nobody flushed";
+    history.flush_acknowledged(at(5));
+    EXPECT_FALSE(history.known(0, kZeroes));
+    EXPECT_FALSE(history.known(0, first));
+    EXPECT_TRUE(history.known(0, second));
+}
+
 }  // namespace
 }  // namespace gemel::sim

@@ -396,6 +396,7 @@ void Disk::restore(const Image& image) {
     stable_ = image;
     current_ = image;
     ++stable_metadata_version_;
+    ++restores_;
     wounds_ = 0;
     read_errors_ = 0;
 }

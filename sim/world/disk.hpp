@@ -91,6 +91,8 @@ class Disk final : public EventSink {
     bool unstable_in(std::uint64_t offset, std::uint64_t length) const;
     // raised whenever the stable metadata changes
     std::uint64_t stable_metadata_version() const { return stable_metadata_version_; }
+    // how often another image took this one's place
+    std::uint64_t restores() const { return restores_; }
 
     void on_event(std::uint32_t kind, std::uint64_t a, std::uint64_t b) override;
 
@@ -159,6 +161,7 @@ class Disk final : public EventSink {
     std::uint64_t wounds_ = 0;
     std::uint64_t read_errors_ = 0;
     std::uint64_t stable_metadata_version_ = 1;
+    std::uint64_t restores_ = 0;
     std::vector<std::byte> read_buffer_;
 };
 

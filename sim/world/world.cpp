@@ -327,6 +327,18 @@ void World::sees_output(std::uint32_t node, Instant local, const replication::Ou
         return;
     const Breach breach = stable_before_->output(node, local, output);
     if (!breach.promise.empty()) on_breach(breach.promise, breach.what);
+    const auto* propose = std::get_if<replication::Propose>(&output);
+    if (propose != nullptr && propose->kind == replication::ProposalKind::peer_joined) check_joined();
+}
+
+// A replica enters the ack set with every earlier write stable (H31): whatever was flushed while it was away
+// is on its disk before its UpToDate is proposed.
+void World::check_joined() {
+    for (std::uint32_t node = 0; node < 2; ++node) {
+        const std::string breach = equality_->keeps_flushed(disks_[node]->stable());
+        if (breach.empty()) continue;
+        on_breach("D1", fmt::format("a join is proposed, and on node{} {}", node + 1, breach));
+    }
 }
 
 std::uint32_t World::on_acknowledged(std::uint32_t node, std::uint64_t epoch, const GuestRequest& request) {

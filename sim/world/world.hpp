@@ -133,6 +133,7 @@ class World final : public WorldPort, public GuestObserver, public EngineWatch {
     void sees_input(std::uint32_t node, Instant local, const replication::Input& input) override;
     void sees_output(std::uint32_t node, Instant local, const replication::Output& output) override;
 
+    void check_joined();
     bool repeats(std::uint32_t node, const replication::DiskWrite& write);
     void format(std::uint32_t node, bool blank, const ReplicaId& peer);
     void boot(std::uint32_t node);
