@@ -98,6 +98,40 @@ TEST_F(StoreTest, ALeaderThatDiesIsReplacedAndNothingCommittedIsLost) {
     EXPECT_EQ(value(*leader, "a"), "1");
 }
 
+// The one that alone cannot hear the leader does not depose it, and reads what is decided through a member
+// that has a leader (scenarios G3, H29).
+TEST_F(StoreTest, AMemberThatAloneLostTheLeaderElectsNobody) {
+    up({0, 1, 2});
+    const auto leader = store.working_leader();
+    ASSERT_TRUE(leader);
+    const std::uint32_t parted = (*leader + 1) % 3;
+    network.cut_both_ways(Cable::control, *leader, parted, true);
+    run(seconds(6));
+    EXPECT_EQ(store.working_leader(), leader);
+    EXPECT_FALSE(store.leader_of(parted));
+    EXPECT_EQ(commit(parted, put("a", "1")), TxnOutcome::committed);
+    EXPECT_EQ(value(parted, "a"), "1");
+}
+
+// A former leader that is heard by one voter only must not answer reads: the others have gone on without it.
+TEST_F(StoreTest, AFormerLeaderConfirmsNoRead) {
+    up({0, 1, 2});
+    const auto former = store.working_leader();
+    ASSERT_TRUE(former);
+    const std::uint32_t second = (*former + 1) % 3;
+    const std::uint32_t third = (*former + 2) % 3;
+    store.pause(*former, true);
+    while (!store.working_leader()) run(milliseconds(10));
+    ASSERT_EQ(commit(second, put("a", "later")), TxnOutcome::committed);
+    const std::uint32_t next = *store.working_leader();
+    network.cut_both_ways(Cable::control, *former, next, true);
+    store.pause(*former, false);
+    EXPECT_TRUE(store.leader_of(*former) == former);  // it has heard nothing yet
+    EXPECT_NE(value(*former, "a"), "none");
+    EXPECT_EQ(value(next == second ? third : second, "a"), "later");
+    EXPECT_EQ(store.working_leader(), next);
+}
+
 // Scenario H34: with two voters the survivor has stored the entry, but never learned that it was committed.
 TEST_F(StoreTest, ForcingDropsWhatTheSurvivorDidNotKnowToBeCommitted) {
     up({0, 1});

@@ -201,8 +201,7 @@ std::optional<std::uint32_t> StoreModel::leader_of(std::uint32_t node) const {
 
 std::optional<std::uint32_t> StoreModel::working_leader() const {
     for (std::uint32_t node = 0; node < kNodes; ++node) {
-        if (alive(node) && processes_[node].leader &&
-            voters_heard(node).size() >= majority(*directories_[node]))
+        if (alive(node) && processes_[node].leader && confirm(node) >= majority(*directories_[node]))
             return node;
     }
     return std::nullopt;
@@ -233,7 +232,9 @@ void StoreModel::tick() {
         const auto heard = voters_heard(node);
         const bool has_majority = is_voter(mine, mine.member_id) && heard.size() >= majority(mine);
         if (process.leader) {
-            if (has_majority) {
+            if (confirm(node) < heard.size()) {  // a later term answers
+                step_down(node, true);
+            } else if (has_majority) {
                 process.heard = tasks_.now();
                 expire_leases(node);
                 for (const StoreMember& member : std::vector<StoreMember>(mine.members)) {
@@ -257,28 +258,45 @@ void StoreModel::tick() {
     }
 }
 
+// Those of them that follow nobody of a later term: who does tells a former leader so, and confirms nothing.
+std::size_t StoreModel::confirm(std::uint32_t leader) const {
+    const auto heard = voters_heard(leader);
+    return static_cast<std::size_t>(std::ranges::count_if(
+        heard, [&](std::uint32_t other) { return directories_[other]->term <= directories_[leader]->term; }));
+}
+
+// Who leads, or has heard of its leader within the time of an election, gives no vote (etcd's pre-vote and
+// check of quorum): a member that alone cannot hear the leader does not depose it.
+std::vector<std::uint32_t> StoreModel::votes_for(std::uint32_t node) const {
+    auto votes = voters_heard(node);
+    std::erase_if(votes, [this](std::uint32_t other) {
+        return processes_[other].leader || processes_[other].knows_leader.has_value();
+    });
+    return votes;
+}
+
 // The member that begins hands over to the one with the newest log among those it hears, as votes would.
 void StoreModel::elect(std::uint32_t node) {
-    const auto heard = voters_heard(node);
     std::uint32_t best = node;
     std::uint64_t term = 0;
     const auto newness = [this](std::uint32_t n) {
         const StoreDirectory& directory = *directories_[n];
         return std::pair(directory.log.empty() ? 0 : directory.log.back()->term, directory.log.size());
     };
-    for (const std::uint32_t other : heard) {
-        if (processes_[other].leader && voters_heard(other).size() >= majority(*directories_[other])) {
-            processes_[node].knows_leader = other;
-            processes_[node].heard = tasks_.now();
-            return;
-        }
+    for (const std::uint32_t other : voters_heard(node)) {
         term = std::max(term, directories_[other]->term);
-        if (newness(other) > newness(best)) best = other;
+        if (!processes_[other].leader || confirm(other) < majority(*directories_[other])) continue;
+        processes_[node].knows_leader = other;
+        processes_[node].heard = tasks_.now();
+        return;
     }
-    if (voters_heard(best).size() < majority(*directories_[best])) return;
-    for (const std::uint32_t other : voters_heard(best)) {
+    for (const std::uint32_t other : votes_for(node))
+        if (newness(other) > newness(best)) best = other;
+    const auto votes = votes_for(best);
+    if (votes.size() < majority(*directories_[best])) return;
+    for (const std::uint32_t other : votes) term = std::max(term, directories_[other]->term);
+    for (const std::uint32_t other : votes) {
         directories_[other]->term = term + 1;
-        if (processes_[other].leader) step_down(other, true);
         processes_[other].knows_leader = best;
         processes_[other].heard = tasks_.now();
     }

@@ -166,6 +166,8 @@ class StoreModel {
     std::size_t majority(const StoreDirectory& directory) const;
     std::vector<std::uint32_t> voters_heard(std::uint32_t node) const;
     void tick();
+    std::size_t confirm(std::uint32_t leader) const;
+    std::vector<std::uint32_t> votes_for(std::uint32_t node) const;
     void elect(std::uint32_t node);
     void step_down(std::uint32_t node, bool unknown_replies);
     void propose(std::uint32_t leader, StoreEntry entry);
@@ -183,8 +185,15 @@ class StoreModel {
     void deliver_watch(std::uint32_t watcher, std::uint64_t number);
     // the member that node's requests go to: its own, else another that answers
     std::optional<std::uint32_t> endpoint(std::uint32_t node) const;
-    void with_leader(std::uint32_t node, std::function<void(std::uint32_t leader)> then,
+    struct Route {  // of a request: from that node, through that member, to that leader; its answer comes
+                    // back so
+        std::uint32_t node = 0;
+        std::uint32_t member = 0;
+        std::uint32_t leader = 0;
+    };
+    void with_leader(std::uint32_t node, std::function<void(const Route& route)> then,
                      std::function<void()> failed);
+    void answer(const Route& route, std::function<void()> what);
     Duration sync_time(std::uint32_t node);
     bool reply_lost();
 

@@ -18,11 +18,15 @@ bool StoreModel::answers(std::uint32_t asker, std::uint32_t member) const {
 }
 
 std::optional<std::uint32_t> StoreModel::endpoint(std::uint32_t node) const {
-    if (answers(node, node) && !processes_[node].rejected) return node;
-    for (std::uint32_t other = 0; other < kNodes; ++other) {
-        if (other != node && answers(node, other) && !processes_[other].rejected) return other;
+    // The own one first; one without a leader has failed lately and comes after those that have one.
+    std::optional<std::uint32_t> without;
+    for (std::uint32_t step = 0; step <= kNodes; ++step) {
+        const std::uint32_t member = step == 0 ? node : step - 1;
+        if ((step > 0 && member == node) || !answers(node, member) || processes_[member].rejected) continue;
+        if (leader_of(member)) return member;
+        if (!without) without = member;
     }
-    return std::nullopt;
+    return without;
 }
 
 bool StoreModel::reply_lost() {
@@ -33,7 +37,7 @@ bool StoreModel::reply_lost() {
 
 // The request travels to the member, and from there to the leader that member knows; it waits for one for a
 // while.
-void StoreModel::with_leader(std::uint32_t node, std::function<void(std::uint32_t)> then,
+void StoreModel::with_leader(std::uint32_t node, std::function<void(const Route&)> then,
                              std::function<void()> failed) {
     const auto member = endpoint(node);
     if (!member) {
@@ -46,12 +50,22 @@ void StoreModel::with_leader(std::uint32_t node, std::function<void(std::uint32_
         return;
     }
     network_.send(Cable::control, node, *member,
-                  [this, member = *member, leader = *leader, then = std::move(then)] {
-                      if (!alive(member)) return;
-                      network_.send(Cable::control, member, leader, [this, leader, then] {
-                          if (alive(leader) && processes_[leader].leader) then(leader);
+                  [this, route = Route{node, *member, *leader}, then = std::move(then)] {
+                      if (!alive(route.member)) return;
+                      network_.send(Cable::control, route.member, route.leader, [this, route, then] {
+                          if (alive(route.leader) && processes_[route.leader].leader) then(route);
                       });
                   });
+}
+
+void StoreModel::answer(const Route& route, std::function<void()> what) {
+    if (route.member == route.leader || route.member == route.node) {
+        network_.send(Cable::control, route.leader, route.node, std::move(what));
+        return;
+    }
+    network_.send(Cable::control, route.leader, route.member, [this, route, what = std::move(what)] {
+        if (alive(route.member)) network_.send(Cable::control, route.member, route.node, what);
+    });
 }
 
 void StoreModel::submit(std::uint32_t node, const cluster::Txn& txn, TxnReply reply) {
@@ -64,16 +78,16 @@ void StoreModel::submit(std::uint32_t node, const cluster::Txn& txn, TxnReply re
     tasks_.after(kClientTimeout, [once] { once(cluster::TxnOutcome::unknown, 0); });
     with_leader(
         node,
-        [this, node, txn, once](std::uint32_t leader) {
+        [this, txn, once](const Route& route) {
+            const std::uint32_t leader = route.leader;
             StoreEntry entry;
             entry.kind = StoreEntry::Kind::txn;
             entry.txn = txn;
             entry.number = next_request_++;
-            processes_[leader].waiting[entry.number] = [this, node, leader, once](cluster::TxnOutcome outcome,
-                                                                                  std::uint64_t revision) {
+            processes_[leader].waiting[entry.number] = [this, route, once](cluster::TxnOutcome outcome,
+                                                                           std::uint64_t revision) {
                 if (reply_lost()) return;
-                network_.send(Cable::control, leader, node,
-                              [once, outcome, revision] { once(outcome, revision); });
+                answer(route, [once, outcome, revision] { once(outcome, revision); });
             };
             propose(leader, std::move(entry));
         },
@@ -93,9 +107,10 @@ void StoreModel::read(std::uint32_t node, std::vector<std::string> keys, bool pr
     tasks_.after(kClientTimeout, [once] { once(false, 0, {}); });
     with_leader(
         node,
-        [this, node, keys = std::move(keys), prefix, once](std::uint32_t leader) {
+        [this, keys = std::move(keys), prefix, once](const Route& route) {
+            const std::uint32_t leader = route.leader;
             // the leader makes sure that it still is: a round to a majority
-            if (voters_heard(leader).size() < majority(*directories_[leader])) return;
+            if (confirm(leader) < majority(*directories_[leader])) return;
             const StoreDirectory& directory = *directories_[leader];
             if (directory.commit == 0 || directory.log[directory.commit - 1]->term != directory.term) return;
             std::vector<cluster::KeyValue> values;
@@ -107,10 +122,9 @@ void StoreModel::read(std::uint32_t node, std::vector<std::string> keys, bool pr
                         cluster::KeyValue{key, value.value, value.mod_revision, value.create_revision});
             }
             if (reply_lost()) return;
-            network_.send(Cable::control, leader, node,
-                          [once, revision = directory.state.revision, values = std::move(values)] {
-                              once(true, revision, values);
-                          });
+            answer(route, [once, revision = directory.state.revision, values = std::move(values)] {
+                once(true, revision, values);
+            });
         },
         [once] { once(false, 0, {}); });
 }
@@ -126,14 +140,15 @@ void StoreModel::grant_lease(std::uint32_t node, std::uint32_t ttl_s,
     tasks_.after(kClientTimeout, [once] { once(false); });
     with_leader(
         node,
-        [this, node, id, ttl_s, once](std::uint32_t leader) {
+        [this, id, ttl_s, once](const Route& route) {
+            const std::uint32_t leader = route.leader;
             StoreEntry entry;
             entry.kind = StoreEntry::Kind::grant_lease;
             entry.id = id;
             entry.ttl_s = ttl_s;
             entry.number = next_request_++;
-            processes_[leader].waiting_other[entry.number] = [this, node, leader, once](bool ok) {
-                network_.send(Cable::control, leader, node, [once, ok] { once(ok); });
+            processes_[leader].waiting_other[entry.number] = [this, route, once](bool ok) {
+                answer(route, [once, ok] { once(ok); });
             };
             propose(leader, std::move(entry));
         },
@@ -143,12 +158,13 @@ void StoreModel::grant_lease(std::uint32_t node, std::uint32_t ttl_s,
 void StoreModel::keep_alive(std::uint32_t node, std::uint64_t lease, std::function<void(bool)> reply) {
     with_leader(
         node,
-        [this, node, lease, reply](std::uint32_t leader) {
+        [this, lease, reply](const Route& route) {
+            const std::uint32_t leader = route.leader;
             Process& process = processes_[leader];
             const auto known = directories_[leader]->state.leases.find(lease);
             const bool there = known != directories_[leader]->state.leases.end();
             if (there) process.lease_ends[lease] = tasks_.now() + seconds(known->second);
-            network_.send(Cable::control, leader, node, [reply, there] { reply(there); });
+            answer(route, [reply, there] { reply(there); });
         },
         [] {});
 }
@@ -156,7 +172,8 @@ void StoreModel::keep_alive(std::uint32_t node, std::uint64_t lease, std::functi
 void StoreModel::revoke_lease(std::uint32_t node, std::uint64_t lease) {
     with_leader(
         node,
-        [this, lease](std::uint32_t leader) {
+        [this, lease](const Route& route) {
+            const std::uint32_t leader = route.leader;
             StoreEntry entry;
             entry.kind = StoreEntry::Kind::revoke_lease;
             entry.id = lease;
@@ -174,7 +191,8 @@ void StoreModel::change_member(std::uint32_t node, StoreEntry::Kind kind, std::u
     tasks_.after(kClientTimeout, [once] { once(false); });
     with_leader(
         node,
-        [this, node, kind, id, which, once](std::uint32_t leader) {
+        [this, kind, id, which, once](const Route& route) {
+            const std::uint32_t leader = route.leader;
             const StoreDirectory& directory = *directories_[leader];
             const bool present = std::ranges::any_of(directory.members, [&](const StoreMember& m) {
                 return kind == StoreEntry::Kind::add_learner ? m.node == which : m.id == id;
@@ -186,8 +204,8 @@ void StoreModel::change_member(std::uint32_t node, StoreEntry::Kind kind, std::u
             entry.id = kind == StoreEntry::Kind::add_learner ? next_id_++ : id;
             entry.node = which;
             entry.number = next_request_++;
-            processes_[leader].waiting_other[entry.number] = [this, node, leader, once](bool ok) {
-                network_.send(Cable::control, leader, node, [once, ok] { once(ok); });
+            processes_[leader].waiting_other[entry.number] = [this, route, once](bool ok) {
+                answer(route, [once, ok] { once(ok); });
             };
             propose(leader, std::move(entry));
         },
