@@ -56,8 +56,7 @@ void PeerSession::peer_up(const PeerUp& up) {
     if (this->up()) lost();
     id_ = up.session;
     peer_ = up;
-    // With a failed disk the peer is needed for one thing only: to serve this node's guest over the network.
-    if (core_.local_failed() && !(core_.authority.role() == Role::primary && up.serves_reads)) {
+    if (core_.local_failed() && !failed_disk_has_a_say()) {
         core_.emit(PeerDrop{up.session, "own disk failed", true});
         id_ = SessionId{};
         return;
@@ -67,6 +66,15 @@ void PeerSession::peer_up(const PeerUp& up) {
     core_.authority.peer_heard(up.incarnation);
     overdue_at_ = core_.now + kHandshakeBound;
     enter(Phase::exchanging);
+}
+
+// With a failed disk the peer is needed for two things only: to serve this node's guest over the network;
+// and, while the record still counts this disk and the peer's, to hear of it, since only who has a current
+// disk may propose that this one leaves.
+bool PeerSession::failed_disk_has_a_say() const {
+    const Authority& authority = core_.authority;
+    if (!authority.has_record() || (authority.self_in_ack_set() && authority.other_in_ack_set())) return true;
+    return authority.role() == Role::primary && peer_.serves_reads;
 }
 
 void PeerSession::peer_down(const PeerDown& down) {
@@ -164,8 +172,9 @@ void PeerSession::pump() {
     if (phase_ == Phase::connected && agreed_ == Verdict::diskless && core_.authority.role() != Role::primary)
         drop("own disk failed", true);
     if (phase_ != Phase::exchanging || !core_.attached() || !core_.authority.has_record()) return;
-    // A failed disk's superblock follows nothing any more; what counts is that the record says so.
-    if (core_.local_failed() ? !core_.authority.over_network() : !core_.metadata.is_stable()) return;
+    // A failed disk's superblock follows nothing any more; what counts is what the record says of it.
+    if (core_.local_failed() && !failed_disk_has_a_say()) return drop("own disk failed", true);
+    if (!core_.local_failed() && !core_.metadata.is_stable()) return;
     const ReplicaState state = core_.local_failed() ? ReplicaState::failed : core_.metadata.stable().state;
     const bool stale = !sent_state_ || sent_state_->record_revision != core_.authority.revision() ||
                        sent_state_->record_lineage != core_.authority.committed().lineage ||

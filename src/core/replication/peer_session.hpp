@@ -54,6 +54,10 @@ class PeerSession {
     const std::optional<HandshakeState>& peer_state() const { return peer_state_; }
     // generation both sides agreed on; requests of another are refused
     std::uint64_t generation_counter() const { return generation_counter_; }
+    // In this session the peer has said that its disk failed.
+    bool peer_disk_failed() const {
+        return up() && peer_state_ && peer_state_->state == ReplicaState::failed;
+    }
     bool must_leave_first() const { return agreed_ == Verdict::leave_then_source; }
     bool named_source() const;
     bool met_peer() const { return !known_process_.is_nil(); }
@@ -71,6 +75,7 @@ class PeerSession {
     static constexpr Duration kGrace = milliseconds(500);
 
     Instant core_now() const;
+    bool failed_disk_has_a_say() const;
     void enter(Phase next);
     HandshakeState own_state() const;
     void send_state();

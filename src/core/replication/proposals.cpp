@@ -65,6 +65,8 @@ VolumeRecord Authority::next_record(ProposalKind kind) {
             replica.in_ack_set = mine;
             if (mine) {
                 replica.state = ReplicaState::up_to_date;
+            } else if (core_.session.peer_disk_failed()) {
+                replica.state = ReplicaState::failed;
             } else if (replica.state > ReplicaState::outdated) {
                 replica.state = ReplicaState::outdated;
             }

@@ -248,5 +248,41 @@ TEST_P(LocalDisk, a_disk_that_returns_is_filled_from_end_to_end) {
     EXPECT_TRUE(noticed(*p, 1, "source-full"));
 }
 
+// Both booted anew and one's disk fails before they have compared: the other may not know that on its own,
+// and it must not wait for ever for a node that answers.
+TEST_P(LocalDisk, a_disk_that_failed_before_the_first_handshake_leaves_by_the_others_proposal) {
+    for (const bool owned : {true, false}) {
+        const auto p = healthy(GetParam());
+        const auto kept = p->write(0, 8, 8, true);
+        p->settle();
+        ASSERT_TRUE(p->done(kept));
+        p->disconnect();
+        p->cut_power(0);
+        p->cut_power(1);
+        p->start(0, false);
+        p->start(1, false);
+        if (owned) p->grant(0);
+        if (!owned) p->store.record.owner.reset();
+        if (!owned) ++p->store.revision;
+        p->node(1).disk.fail_writes = true;
+        p->tell_all();
+        p->step(1, RefuseEpoch{1});  // a metadata write
+        p->settle(seconds(1));
+        ASSERT_EQ(p->view(1).local_state, ReplicaState::failed);
+        p->connect();
+        p->settle(seconds(3));
+        EXPECT_TRUE(p->store.record.replicas[0].in_ack_set);
+        EXPECT_FALSE(p->store.record.replicas[1].in_ack_set);
+        EXPECT_EQ(p->store.record.replicas[1].state, ReplicaState::failed);
+        EXPECT_EQ(p->view(1).connection, ConnectionState::connecting) << "sent away";
+        if (!owned) continue;
+        EXPECT_EQ(p->view(0).frozen, FreezeReason::none);
+        const auto tag = read(*p, 8);
+        p->settle();
+        ASSERT_TRUE(p->done(tag));
+        EXPECT_EQ(shown(*p, tag), kept);
+    }
+}
+
 }  // namespace
 }  // namespace gemel::replication
