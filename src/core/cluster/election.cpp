@@ -68,6 +68,8 @@ void Election::evaluate() {
     const bool mine = key && key->record.node == context_.config.name &&
                       key->record.incarnation == context_.config.incarnation && lease_ != 0;
     if (context_.term != 0 && !(key && key->created == context_.term && lease_ != 0)) resign();
+    // The key would be kept alive through the others' members, and nobody deposes a node that answers.
+    if (!context_.acting && lease_ != 0) return give_up(true);
     if (!context_.acting || !context_.store_quorate() || !context_.tables_live ||
         context_.store == StoreCondition::forcing)
         return;

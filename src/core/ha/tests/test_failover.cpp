@@ -171,6 +171,20 @@ TEST(Witness, H28AMemberOfTheStoreThatWasKilledIsStartedAgain) {
     EXPECT_TRUE(runs_only_on(world, "node1"));
 }
 
+// Its lease would be kept alive through the others' members, and who answers is not deposed.
+TEST(Witness, ACoordinatorWhoseMemberWasRemovedLeadsNoLonger) {
+    World world(2, true);
+    prepare(world);
+    const std::string former = world.tables("node1").coordinator->record.node;
+    const std::string other = former == "node1" ? "node2" : "node1";
+    StoreHealth removed;
+    removed.running = removed.answers = removed.rejected = true;
+    world.host(former).inbox.push_back(removed);
+    EXPECT_TRUE(world.until(seconds(3), [&] { return world.node(other).is_coordinator(); }));
+    EXPECT_FALSE(world.node(former).is_coordinator());
+    EXPECT_TRUE(world.fenced.empty());
+}
+
 TEST(Witness, G2StaleNodeWithWitnessStartsNothing) {
     World world(2, true);
     prepare(world);

@@ -422,8 +422,14 @@ class World {
         if (id != 0) h.group->leases[id] = {h.name, now_};
         reply(h, LeaseGranted{id});
     }
-    void run(Host& h, const RevokeLease& out) {
-        if (h.group != nullptr) h.group->leases.erase(out.id);
+    void run(Host&, const RevokeLease& out) {
+        for (auto& [name, other] : hosts_) {  // through whichever member answers
+            if (!quorate(other) || other.group->leases.erase(out.id) == 0) continue;
+            for (const auto& [key, lease] : other.group->leased) {
+                if (lease == out.id && other.group->store.find(key) != nullptr)
+                    other.group->store.apply({{}, {}, {key}});
+            }
+        }
     }
     void run(Host& h, const StoreCommand& out) {
         StoreCommandDone done{out.tag, true, ""};
