@@ -134,7 +134,8 @@ Pumped pump_output(int line) {
 
 }  // namespace
 
-Result<ConsoleEnd> attach_console(const std::string& kind, const std::string& path) {
+Result<ConsoleEnd> attach_console(const std::string& kind, const std::string& path,
+                                  const std::function<void()>& attached) {
     if (kind != "pty" && kind != "unix") {
         return fail(
             ErrorCode::unsupported,
@@ -146,6 +147,7 @@ Result<ConsoleEnd> attach_console(const std::string& kind, const std::string& pa
     if (!opened) return tl::unexpected<Error>(opened.error());
     const Descriptor line(*opened);
     const RawTerminal raw;
+    attached();
     std::array<pollfd, 2> waits{{{STDIN_FILENO, POLLIN, 0}, {line.get(), POLLIN, 0}}};
     while (!interrupted()) {
         if (poll(waits.data(), waits.size(), kLookMs) <= 0) continue;

@@ -140,8 +140,11 @@ Status console(Context& context, const std::string& name) {
     if (auto good = check_name("guest", name); !good) return good;
     auto where = context.get(fmt::format("/v1/vms/{}/console", name));
     if (!where) return tl::unexpected<Error>(where.error());
-    context.terminal.note(fmt::format("attached to {}; Ctrl-] detaches", name));
-    auto end = attach_console(text_of(*where, "kind"), text_of(*where, "path"));
+    // a raw terminal goes back to the line's beginning only when told
+    const auto attached = [&] {
+        context.terminal.note(fmt::format("attached to {}; Ctrl-] detaches\r", name));
+    };
+    auto end = attach_console(text_of(*where, "kind"), text_of(*where, "path"), attached);
     if (!end) return tl::unexpected<Error>(end.error());
     context.terminal.note(end->closed_by_guest
                               ? fmt::format("\nthe serial line of {} was closed: the guest stopped or "
