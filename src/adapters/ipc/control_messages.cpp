@@ -173,6 +173,7 @@ Result<replication::Propose> decode_propose(const json& in) {
     if (!next) return tl::unexpected<Error>(next.error());
     rest.erase("event");
     rest.erase("volume");
+    rest.erase("volume_id");
     const auto head = read<ProposeHead>(rest, "propose");
     if (!head) return tl::unexpected<Error>(head.error());
     return replication::Propose{head->proposal, head->kind, head->expected_revision, head->expected_lineage,

@@ -130,32 +130,36 @@ void Blockd::notify(const json& event) {
     if (auto* server = notifier_.load()) server->notify(event);
 }
 
-VolumeReports Blockd::make_reports() {
+// A name may be given to another volume later: what is told of a volume carries its id.
+VolumeReports Blockd::make_reports(const VolumeId& id) {
     VolumeReports reports;
+    const auto tell = [this, id = id.to_string()](std::string_view event, const std::string& volume,
+                                                  json members) {
+        members["event"] = event;
+        members["volume"] = volume;
+        members["volume_id"] = id;
+        notify(members);
+    };
     reports.log = [](const std::string& line) { log::info(line); };
-    reports.view = [this](const std::string& volume, const replication::View& view) {
-        notify({{"event", "view"}, {"volume", volume}, {"view", ipc::encode_view(view)}});
+    reports.view = [tell](const std::string& volume, const replication::View& view) {
+        tell("view", volume, {{"view", ipc::encode_view(view)}});
     };
-    reports.propose = [this](const std::string& volume, const replication::Propose& propose) {
-        json event = ipc::encode_propose(propose);
-        event["event"] = "propose";
-        event["volume"] = volume;
-        notify(event);
+    reports.propose = [tell](const std::string& volume, const replication::Propose& propose) {
+        tell("propose", volume, ipc::encode_propose(propose));
     };
-    reports.need_record = [this](const std::string& volume, std::uint64_t revision) {
-        notify({{"event", "need_record"}, {"volume", volume}, {"at_least_revision", revision}});
+    reports.need_record = [tell](const std::string& volume, std::uint64_t revision) {
+        tell("need_record", volume, {{"at_least_revision", revision}});
     };
-    reports.front = [this](const std::string& volume, std::uint64_t epoch, const std::string& socket,
+    reports.front = [tell](const std::string& volume, std::uint64_t epoch, const std::string& socket,
                            int pid) {
-        notify({{"event", "front"},
-                {"volume", volume},
-                {"epoch", epoch},
-                {"socket", socket.empty() ? json(nullptr) : json(socket)},
-                {"client_pid", pid}});
+        tell("front", volume,
+             {{"epoch", epoch},
+              {"socket", socket.empty() ? json(nullptr) : json(socket)},
+              {"client_pid", pid}});
     };
-    reports.notice = [this](const std::string& volume, const replication::Notice& notice) {
+    reports.notice = [tell](const std::string& volume, const replication::Notice& notice) {
         log::info(fmt::format("volume {}: {}: {}", volume, word(notice.kind), notice.text));
-        notify({{"event", "notice"}, {"volume", volume}, {"kind", word(notice.kind)}, {"text", notice.text}});
+        tell("notice", volume, {{"kind", word(notice.kind)}, {"text", notice.text}});
     };
     reports.session = [this](const std::string& node, const Incarnation& incarnation, bool up) {
         json links = json::array();
@@ -205,7 +209,7 @@ void Blockd::attach_at_home(VolumeOptions options, ipc::Reply reply) {
     ring::Reactor& reactor = emptiest();
     Entry& entry = volumes_[name];
     entry.reactor = &reactor;
-    entry.volume = std::make_unique<Volume>(reactor, std::move(options), make_reports());
+    entry.volume = std::make_unique<Volume>(reactor, options, make_reports(options.id));
     reactor.post([this, name, volume = entry.volume.get(), reply] {
         volume->attach([this, name, reply](const Status& status) {
             if (status) return reply.ok(json::object());
@@ -273,6 +277,7 @@ void Blockd::status_at_home(const ipc::Reply& reply) {
         entry.reactor->post([gather, finish, name = name, volume = entry.volume.get()] {
             json one = ipc::encode_view(volume->view());
             one["volume"] = name;
+            one["volume_id"] = volume->options().id.to_string();
             const std::scoped_lock lock(gather->mutex);
             gather->volumes.push_back(std::move(one));
             if (--gather->missing == 0) finish(gather->volumes);

@@ -55,7 +55,7 @@ class Blockd {
     explicit Blockd(BlockdOptions options);
     Status set_up();
     Status open_listeners();
-    VolumeReports make_reports();
+    VolumeReports make_reports(const VolumeId& id);
     void notify(const Json& event);
 
     // ---- control requests; on the control thread unless said otherwise

@@ -69,6 +69,7 @@ void BlockdDriver::on_connected() {
 
 void BlockdDriver::on_disconnected() {
     ++life_;
+    std::erase_if(volumes_, [](const auto& each) { return each.second.detaching; });
     for (auto& [id, volume] : volumes_) volume.attached = volume.attaching = false;
     if (up_) sink_(cluster::BlockdDown{});
     up_ = false;
@@ -90,8 +91,10 @@ void BlockdDriver::on_status(const Result<json>& answer) {
     for (json view : answer->value("volumes", json::array())) {
         if (!view.is_object()) continue;
         const std::string name = text(view, "volume");
+        const auto id = VolumeId::parse(text(view, "volume_id"));
         view.erase("volume");
-        on_view(name, view);
+        view.erase("volume_id");
+        if (id) on_view(*id, name, view);
     }
 }
 
@@ -106,72 +109,72 @@ void BlockdDriver::tick(Instant now) {
 
 void BlockdDriver::on_event(const json& event) {
     const std::string kind = text(event, "event");
-    const std::string name = text(event, "volume");
-    if (kind == "view" && event.contains("view")) {
-        on_view(name, event["view"]);
-    } else if (kind == "front") {
-        on_front(name, event);
-    } else if (kind == "propose") {
-        const auto id = id_of(name);
-        auto propose = ipc::decode_propose(event);
-        if (id && propose) {
-            sink_(cluster::BlockdProposal{*id, std::move(*propose)});
-        } else {
-            log::error(fmt::format("blockd's proposal for {} cannot be read: {}", name,
-                                   propose ? "no such volume" : propose.error().message));
-        }
-    } else if (kind == "need_record") {
-        if (const auto id = id_of(name))
-            sink_(cluster::BlockdNeedsRecord{*id, number(event, "at_least_revision")});
-    } else if (kind == "session") {
+    if (kind == "session") {
         const auto incarnation = Incarnation::parse(text(event, "incarnation"));
         cluster::BlockdSession session{text(event, "node"), incarnation.value_or(Incarnation{}), false, {}};
         session.up = event.value("up", false);
         for (const auto& link : event.value("links", json::array()))
             if (link.is_string()) session.links.push_back(link.get<std::string>());
         sink_(session);
+        return;
+    }
+    const auto id = VolumeId::parse(text(event, "volume_id"));
+    if (!id) {
+        log::error(fmt::format("blockd's event {} names no volume; is it of another version?", kind));
+        return;
+    }
+    on_volume_event(kind, *id, event);
+}
+
+void BlockdDriver::on_volume_event(const std::string& kind, const VolumeId& id, const json& event) {
+    const std::string name = text(event, "volume");
+    if (kind == "view" && event.contains("view")) {
+        on_view(id, name, event["view"]);
+    } else if (kind == "front") {
+        on_front(id, event);
+    } else if (kind == "propose") {
+        auto propose = ipc::decode_propose(event);
+        if (propose) {
+            sink_(cluster::BlockdProposal{id, std::move(*propose)});
+        } else {
+            log::error(
+                fmt::format("blockd's proposal for {} cannot be read: {}", name, propose.error().message));
+        }
+    } else if (kind == "need_record") {
+        sink_(cluster::BlockdNeedsRecord{id, number(event, "at_least_revision")});
     } else if (kind == "notice") {
         log::info(fmt::format("blockd: {}: {}", name, text(event, "text")));
     }
 }
 
-void BlockdDriver::on_view(const std::string& name, const json& in) {
-    const auto id = id_of(name);
-    if (!id) return;
+void BlockdDriver::on_view(const VolumeId& id, const std::string& name, const json& in) {
+    const auto known = volumes_.find(id);
+    if (known != volumes_.end() ? known->second.detaching : tables_().volume_by_id(id) == nullptr) return;
     const auto view = ipc::decode_view(in);
     if (!view) {
         log::error(fmt::format("blockd's view of {} cannot be read: {}", name, view.error().message));
         return;
     }
-    Volume& volume = volumes_[*id];
+    Volume& volume = volumes_[id];
     volume.name = name;
     if (view->attached) volume.attached = true;
     // After a connection blockd tells of each front end anew; a view before that would say "nobody
     // connected".
     constexpr Duration kFrontWait = seconds(3);
-    const auto front = fronts_.find(name);
+    const auto front = fronts_.find(id);
     const bool told = front != fronts_.end() && front->second.epoch == view->epoch;
     if (view->epoch != 0 && !told && boot_now() - connected_at_ < kFrontWait) return;
-    sink_(cluster::BlockdVolume{*id, *view, told ? front->second.sessions : 0});
+    sink_(cluster::BlockdVolume{id, *view, told ? front->second.sessions : 0});
 }
 
-void BlockdDriver::on_front(const std::string& name, const json& event) {
+void BlockdDriver::on_front(const VolumeId& id, const json& event) {
     const std::uint64_t epoch = number(event, "epoch");
     const bool open = event.contains("socket") && event["socket"].is_string();
     if (open) {
-        fronts_[name] = {epoch, number(event, "client_pid") != 0 ? 1U : 0U};
-    } else if (fronts_.contains(name) && fronts_[name].epoch == epoch) {
-        fronts_.erase(name);
+        fronts_[id] = {epoch, number(event, "client_pid") != 0 ? 1U : 0U};
+    } else if (fronts_.contains(id) && fronts_[id].epoch == epoch) {
+        fronts_.erase(id);
     }
-}
-
-std::optional<VolumeId> BlockdDriver::id_of(const std::string& name) const {
-    for (const auto& [id, volume] : volumes_)
-        if (volume.name == name) return id;
-    const auto& table = tables_().volumes;
-    const auto row = table.find(name);
-    if (row != table.end()) return row->second.record.id;
-    return std::nullopt;
 }
 
 std::optional<std::string> BlockdDriver::name_of(const VolumeId& id) const {
@@ -194,6 +197,7 @@ void BlockdDriver::handle(const cluster::BlockdRecord& order) {
     if (own_replica(record) == nullptr) return;
     Volume& volume = volumes_[record.id];
     volume.name = record.name;
+    volume.detaching = false;
     volume.record = order.committed;
     if (!up_) return;  // blockd is told everything again when it is back
     if (volume.attached) {
@@ -248,12 +252,23 @@ void BlockdDriver::send_record(const VolumeId& id) {
 
 void BlockdDriver::handle(const cluster::BlockdDetach& order) {
     const auto name = name_of(order.volume);
-    volumes_.erase(order.volume);
+    const auto known = volumes_.find(order.volume);
+    if (known != volumes_.end()) known->second = {known->second.name, false, false, true, std::nullopt};
     if (!name) return;
-    request({{"do", "detach"}, {"volume", *name}}, kLong, [name = *name](const Result<json>& answer) {
-        if (!answer && answer.error().code != ErrorCode::not_found)
-            log::warning(fmt::format("blockd keeps {}: {}", name, answer.error().message));
-    });
+    request({{"do", "detach"}, {"volume", *name}}, kLong,
+            [this, name = *name, id = order.volume](const Result<json>& answer) {
+                forget_detached(id);
+                if (!answer && answer.error().code != ErrorCode::not_found)
+                    log::warning(fmt::format("blockd keeps {}: {}", name, answer.error().message));
+            });
+}
+
+// Unless it was handed over anew meanwhile.
+void BlockdDriver::forget_detached(const VolumeId& id) {
+    const auto known = volumes_.find(id);
+    if (known == volumes_.end() || !known->second.detaching) return;
+    volumes_.erase(known);
+    fronts_.erase(id);
 }
 
 void BlockdDriver::handle(const cluster::BlockdRenew& order) {
@@ -334,10 +349,12 @@ void BlockdDriver::handle(const cluster::BlockdFormat& order) {
 }
 
 void BlockdDriver::handle(const cluster::BlockdDelete& order) {
-    volumes_.erase(order.volume);
+    const auto known = volumes_.find(order.volume);
+    if (known != volumes_.end()) known->second = {known->second.name, false, false, true, std::nullopt};
     const std::string path = settings_.volume_path(order.pool, order.name);
     request({{"do", "detach"}, {"volume", order.name}}, kLong,
             [this, order, path](const Result<json>& detached) {
+                forget_detached(order.volume);
                 if (!detached && detached.error().code != ErrorCode::not_found) {
                     done(order.tag, detached);
                     return;

@@ -19,7 +19,7 @@ namespace gemel::clusterd {
 
 class BlockdDriver {
   public:
-    // tables: last known ones, for the ids of volumes blockd names
+    // tables: last known ones, for the names of volumes
     BlockdDriver(const Settings& settings, Loop& loop, Sink sink,
                  std::function<const cluster::Tables&()> tables);
     void start();
@@ -46,6 +46,7 @@ class BlockdDriver {
         std::string name;
         bool attached = false;
         bool attaching = false;
+        bool detaching = false;                 // what blockd still says of it is of the past
         std::optional<CommittedVolume> record;  // the newest one to be told
     };
 
@@ -57,13 +58,14 @@ class BlockdDriver {
     void request(Json body, Duration timeout, Answer answer);  // answer on the loop
     void on_connected();
     void on_disconnected();
+    void on_volume_event(const std::string& kind, const VolumeId& id, const Json& event);
+    void forget_detached(const VolumeId& id);
     void on_status(const Result<Json>& answer);
     void on_event(const Json& event);
-    void on_view(const std::string& name, const Json& view);
-    void on_front(const std::string& name, const Json& event);
+    void on_view(const VolumeId& id, const std::string& name, const Json& view);
+    void on_front(const VolumeId& id, const Json& event);
     void send_record(const VolumeId& id);
     void attach(const VolumeId& id);
-    std::optional<VolumeId> id_of(const std::string& name) const;
     std::optional<std::string> name_of(const VolumeId& id) const;
     const ReplicaRecord* own_replica(const VolumeRecord& record) const;
     Json format_request(const VolumeRecord& record) const;
@@ -74,7 +76,7 @@ class BlockdDriver {
     Sink sink_;
     std::function<const cluster::Tables&()> tables_;
     std::map<VolumeId, Volume> volumes_;
-    std::map<std::string, Front> fronts_;  // by name, as told on this connection
+    std::map<VolumeId, Front> fronts_;  // as told on this connection
     Instant connected_at_;
     bool up_ = false;
     bool asking_ = false;  // a status request is open
