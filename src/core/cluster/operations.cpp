@@ -35,6 +35,21 @@ void Operations::request(const ApiRequest& request) {
     try_begin({request, 0, context_.now});
 }
 
+void Operations::when_seen(std::uint64_t revision, std::function<void()> then) {
+    unseen_.push_back({revision, context_.now + kSeenPatience, std::move(then)});
+}
+
+void Operations::tell_seen() {
+    auto waiting = std::exchange(unseen_, {});
+    for (auto& one : waiting) {
+        if (context_.gated.revision >= one.revision || context_.now >= one.patience_ends) {
+            one.then();
+        } else {
+            unseen_.push_back(std::move(one));
+        }
+    }
+}
+
 void Operations::try_begin(Pending pending) {
     const ApiRequest& request = pending.request;
     if (!context_.acting || !context_.store_quorate()) {
@@ -63,7 +78,11 @@ void Operations::try_begin(Pending pending) {
     txn.puts.push_back({key, encode(operation), 0});
     context_.commit(
         std::move(txn), false, false, [this, pending, operation](const JobResult& result) mutable {
-            if (result.committed) return context_.emit(ApiAnswer{pending.request.tag, operation});
+            if (result.committed) {
+                return when_seen(result.revision, [this, tag = pending.request.tag, operation] {
+                    context_.emit(ApiAnswer{tag, operation});
+                });
+            }
             if (++pending.attempts < kAttempts) {
                 pending.not_before = context_.now + milliseconds(100) * pending.attempts;
                 return retry_.push_back(pending);
@@ -169,8 +188,10 @@ void Operations::fence_set(const FenceSet& c, const OperationRecord& operation) 
         Txn txn;
         txn.puts.push_back({keys::fence(c.device.name), encode(c.device), 0});
         context_.commit(std::move(txn), false, false, [this, id](const JobResult& result) {
-            finish_memory(id, result.committed ? OperationState::succeeded : OperationState::failed,
-                          ErrorCode::unavailable, "the store did not take it; repeat");
+            const auto state = result.committed ? OperationState::succeeded : OperationState::failed;
+            when_seen(result.committed ? result.revision : 0, [this, id, state] {
+                finish_memory(id, state, ErrorCode::unavailable, "the store did not take it; repeat");
+            });
         });
     });
 }
@@ -220,6 +241,7 @@ void Operations::watch_memory() {
 // --------------------------------------------------------------------------------------------------
 
 void Operations::evaluate() {
+    tell_seen();
     watch_memory();
     auto retry = std::exchange(retry_, {});
     for (auto& pending : retry) {

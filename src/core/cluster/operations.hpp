@@ -9,6 +9,7 @@
 //                                                                        \--a part failed--> undo --> failed
 #pragma once
 
+#include <functional>
 #include <map>
 #include <set>
 #include <string>
@@ -32,6 +33,7 @@ class Operations {
 
   private:
     static constexpr int kAttempts = 8;
+    static constexpr Duration kSeenPatience = seconds(2);
     struct Pending {
         ApiRequest request;
         int attempts = 0;
@@ -57,6 +59,11 @@ class Operations {
     Status unused(const std::string& volume, const std::string& except_guest) const;
     Status delete_volume(const std::string& name, const std::string& guest, OperationRecord& operation,
                          Txn& txn);
+
+    // An answer says "done" only when decisions here read what was done: the asker's next question or order
+    // must not be told that it is not there. After kSeenPatience it is told anyway; it is committed.
+    void when_seen(std::uint64_t revision, std::function<void()> then);
+    void tell_seen();
 
     void try_begin(Pending pending);
     bool begin_in_memory(const ApiRequest& request, OperationRecord& operation);
@@ -94,7 +101,13 @@ class Operations {
     Arbiter& arbiter_;
     Coordinator& coordinator_;
     Leaver& leaver_;
+    struct Unseen {
+        std::uint64_t revision = 0;
+        Instant patience_ends;
+        std::function<void()> then;
+    };
     std::vector<Pending> retry_;
+    std::vector<Unseen> unseen_;
     std::set<OperationId> busy_;  // a part or a commit of it is outstanding here
     std::map<OperationId, OperationRecord> memory_;
     std::map<OperationId, Instant> seen_at_;  // when this coordinator first saw it (time-outs)

@@ -533,6 +533,28 @@ TEST(Resources, WhatCanOnlyFailLaterIsRefusedAtOnce) {
     EXPECT_EQ(world.node("node1").status().nodes.at(1).memory_free_bytes, 1ULL << 30) << "of the peer too";
 }
 
+// What one request made, the next one finds, however late the store's watch is.
+TEST(Operations, WhatWasDoneIsSeen) {
+    World world(2, true);
+    prepare(world);
+    world.watch_lag = seconds(18);
+    for (int i = 0; i < 5; ++i) {
+        const std::string name = "new" + std::to_string(i);
+        VolumeCreate volume;
+        volume.name = name;
+        volume.size_bytes = 1 << 20;
+        ASSERT_TRUE(world.ask("node1", volume));
+        GuestCreate guest;
+        guest.name = name;
+        guest.memory_bytes = 64 << 20;
+        guest.vcpus = 1;
+        guest.disks = {{"vda", name}};
+        ASSERT_TRUE(world.ask("node1", guest));
+        const auto started = world.ask("node1", GuestStart{name, "node1"});
+        ASSERT_TRUE(started) << started.error().message;
+    }
+}
+
 TEST(Volumes, ExportUnexportDelete) {
     World world(2, true);
     prepare(world);

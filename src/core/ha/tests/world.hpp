@@ -160,7 +160,7 @@ class World {
         host(name).inbox.push_back(ApiRequest{1, id, std::move(command)});
         until(seconds(5), [&] { return !answers_.empty(); });
         if (answers_.empty()) return fail(ErrorCode::timed_out, "no answer");
-        if (!answers_.front()) return answers_.front();
+        if (!answers_.front() || answers_.front()->state != OperationState::running) return answers_.front();
         until(longest, [&] {
             const auto operation = node(name).operation(id);
             return operation && operation->state != OperationState::running;
