@@ -84,6 +84,7 @@ class Context {
     // any more, and this node neither fences nor forces.
     bool withdrawn = false;
     std::uint64_t term = 0;  // election key's create revision while this node is coordinator
+    Instant term_shown_at;   // sending time of the newest linearizable answer that showed this term
 
     // ---- facts ----
     bool standing = false;

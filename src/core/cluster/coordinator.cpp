@@ -70,10 +70,12 @@ void Coordinator::evaluate() {
     if (!context_.is_coordinator()) {
         asks_.clear();
         waiting_.clear();  // a later coordinator begins the wait anew: never shorter
+        power_ons_.clear();
         committing_ = 0;
         return;
     }
     if (!context_.store_quorate() || !context_.tables_live || !context_.gated.refused.empty()) return;
+    run_power_ons();
     if (committing_ != 0 || context_.gated.revision < plan_after_) return;
     std::erase_if(asks_, [&](const auto& one) { return peers_.alive(one.first); });
     confirm_downs();
@@ -345,14 +347,21 @@ void Coordinator::power_on(const PowerOnVictim& step) {
     next.fence.power_on_done = true;
     txn.puts.push_back({keys::node(step.node), encode(next), 0});
     commit(std::move(txn), [this, step, device = device->second.record](const JobResult& result) {
-        if (!result.committed || !election_.still_coordinator()) return;
-        context_.event("info", "node.power-on", "node/" + step.node, "is powered on again, once");
-        context_.fence(FenceAction::on, device, [this, step](const FenceDone& done) {
+        if (result.committed) power_ons_[step.node] = device;
+    });
+}
+
+// Committed, and not asked of the device before the term is known to be one's own still.
+void Coordinator::run_power_ons() {
+    if (power_ons_.empty() || !election_.still_coordinator()) return;
+    for (const auto& [node, device] : std::exchange(power_ons_, {})) {
+        context_.event("info", "node.power-on", "node/" + node, "is powered on again, once");
+        context_.fence(FenceAction::on, device, [this, node = node](const FenceDone& done) {
             if (done.outcome == FenceOutcome::failed || done.outcome == FenceOutcome::timed_out) {
-                context_.event("error", "node.power-on-failed", "node/" + step.node, done.detail);
+                context_.event("error", "node.power-on-failed", "node/" + node, done.detail);
             }
         });
-    });
+    }
 }
 
 void Coordinator::confirm_down(const std::string& node) {

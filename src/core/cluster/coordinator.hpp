@@ -57,6 +57,7 @@ class Coordinator {
     void fenced(const std::string& node, const Incarnation& life, const std::string& device, Instant began,
                 const FenceDone& done);
     void power_on(const PowerOnVictim& step);
+    void run_power_ons();
     void confirm_downs();
     void settle();
     bool revoke(const std::string& node);
@@ -71,7 +72,8 @@ class Coordinator {
     std::map<std::string, Ask> asks_;
     std::map<std::string, FenceTry> fences_;
     std::map<std::string, Waiting> waiting_;
-    std::uint64_t counted_term_ = 0;  // the term that the next two are about
+    std::map<std::string, FenceDeviceRecord> power_ons_;  // committed, by node
+    std::uint64_t counted_term_ = 0;                      // the term that the next two are about
     std::map<std::string, Instant> retry_not_before_;
     std::map<std::string, std::uint32_t> seen_restarts_;
     struct Running {

@@ -27,8 +27,16 @@ void Election::resign() {
 
 bool Election::still_coordinator() const {
     if (mutant("term_not_checked_at_action")) return true;
-    return context_.is_coordinator() && lease_ != 0 && context_.latest.coordinator &&
-           context_.latest.coordinator->created == context_.term;
+    const bool known = context_.is_coordinator() && lease_ != 0 && context_.latest.coordinator &&
+                       context_.latest.coordinator->created == context_.term;
+    return known && context_.now - context_.term_shown_at <= kTermShownFor;
+}
+
+void Election::probed(const ReadDone& done) {
+    for (const auto& value : done.values) {
+        if (value.key == keys::kCoordinator && context_.term != 0 && value.create_revision == context_.term)
+            context_.term_shown_at = std::max(context_.term_shown_at, done.sent_at);
+    }
 }
 
 // A coordinator that is silent on all paths is replaced before its lease ends. Safe without proof: what it

@@ -14,11 +14,14 @@ namespace gemel::cluster {
 class Election {
   public:
     static constexpr std::uint32_t kTtlSeconds = 5;
+    static constexpr Duration kTermShownFor = seconds(1);  // no longer than a pause that costs the standing
     Election(Context& context, Peers& peers) : context_(context), peers_(peers) {}
     void granted(const LeaseGranted& lease);
     void lost(const LeaseLost& lease);
     void evaluate();
-    // The term as of the newest known table: what is asked again before an action with an effect outside.
+    void probed(const ReadDone& done);
+    // Asked again before an action with an effect outside: the newest known table shows the term, and so did
+    // a linearizable answer that was asked for at most a second ago.
     bool still_coordinator() const;
 
   private:

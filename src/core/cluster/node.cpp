@@ -107,6 +107,7 @@ void ClusterNode::Impl::handle(const ReadDone& in) {
     }
     context.ever_quorate = true;
     standing.met(in.sent_at);
+    election.probed(in);
     if (!releaser.active() && context.acting) volumes.probe(in);
 }
 void ClusterNode::Impl::handle(const LeaseGranted& in) {
@@ -218,7 +219,11 @@ void ClusterNode::Impl::probe() {
     const Tag tag = context.tag();
     probes_[tag] = context.now;
     probe_next_ = context.now + kProbeEvery;
-    context.emit(StoreRead{tag, {std::string(keys::kVolumes), std::string(keys::kLineage)}, true, false});
+    context.emit(
+        StoreRead{tag,
+                  {std::string(keys::kVolumes), std::string(keys::kLineage), std::string(keys::kCoordinator)},
+                  true,
+                  false});
 }
 
 // Without a quorum our member still tells what it has: whose store is older is decided by it, and an operator

@@ -185,6 +185,28 @@ TEST(Witness, ACoordinatorWhoseMemberWasRemovedLeadsNoLonger) {
     EXPECT_TRUE(world.fenced.empty());
 }
 
+// What it had planned before the gap waits until the store has answered again.
+TEST(Witness, H11ACoordinatorThatWasPausedAsksForItsTermBeforeItFences) {
+    World world(2, true);
+    prepare(world);
+    world.cut_power("node1");
+    ASSERT_TRUE(world.until(seconds(20), [&] { return world.node("node2").is_coordinator(); }));
+    world.watch_lag = seconds(19);
+    const auto requested = [&] {
+        return world.host("node2").log.back().find("is going to be fenced") != std::string::npos;
+    };
+    ASSERT_TRUE(world.until(seconds(20), requested));
+    ASSERT_TRUE(world.fenced.empty());
+    world.watch_lag = {};
+    world.host("node2").reads_fail = true;
+    world.host("node2").paused_until = world.now() + milliseconds(1050);
+    world.run(milliseconds(1150));
+    EXPECT_TRUE(world.fenced.empty()) << "the plan of before the gap";
+    world.host("node2").reads_fail = false;
+    EXPECT_TRUE(world.until(seconds(20), [&] { return !world.fenced.empty(); }));
+    EXPECT_TRUE(world.until(seconds(20), [&] { return world.host("node1").on; })) << "powered on again";
+}
+
 TEST(Witness, G2StaleNodeWithWitnessStartsNothing) {
     World world(2, true);
     prepare(world);

@@ -48,6 +48,7 @@ struct Host {
     bool closed = false;     // its blockd closed all volumes
     bool isolated = false;   // control and replication paths to everybody cut
     bool store_cut = false;  // etcd's traffic cut
+    bool reads_fail = false;
     bool clusterd_silent = false;
     std::uint64_t boots = 0;
     Incarnation incarnation;
@@ -409,6 +410,7 @@ class World {
                          h.group->store.revision()});
     }
     void run(Host& h, const StoreRead& out) {
+        if (h.reads_fail) return reply(h, ReadDone{out.tag, false, now_, 0, {}}, milliseconds(500));
         const bool readable = out.serializable ? h.member_running && h.group != nullptr : quorate(h);
         if (readable) return reply(h, h.group->store.read(out, now_));
         reply(h, ReadDone{out.tag, false, now_, 0, {}}, milliseconds(500));
