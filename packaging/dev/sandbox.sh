@@ -2,4 +2,4 @@
 need_root
 install_packages
 [ "${1:-help}" != help ] || set -- --help
-PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$ROOT/src/sandbox" exec /usr/bin/python3 -m gemel_sandbox "$@"
+GEMEL_SANDBOX_COMMAND="./dev sandbox" PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$ROOT/src/sandbox" exec /usr/bin/python3 -m gemel_sandbox "$@"

@@ -11,7 +11,7 @@ from pathlib import Path
 from gemel_sandbox import config
 from gemel_sandbox import sandbox as sandboxes
 from gemel_sandbox.config import TIMING_KEYS
-from gemel_sandbox.errors import SandboxError
+from gemel_sandbox.errors import COMMAND, SandboxError
 from gemel_sandbox.host import REPOSITORY, signal_number
 from gemel_sandbox.layout import CLIENT, DEFAULT_HOME, DEFAULT_ID, WITNESS, check_id
 from gemel_sandbox.run import HOST_PATH
@@ -21,7 +21,7 @@ EXEC_ENVIRONMENT = ("TERM", "LANG")
 
 
 def parser():
-    top = argparse.ArgumentParser(prog="gemel sandbox", description="Real clusters on one machine.")
+    top = argparse.ArgumentParser(prog=COMMAND, description="Real clusters on one machine.")
     top.add_argument("--id", default=None, help=f"which sandbox (default {DEFAULT_ID})")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -98,8 +98,8 @@ def command_up(options):
               if unit["state"] == "not-installed"}
     if absent:
         print(f"  not installed, so not started: {', '.join(sorted(absent))} (give the programs by --bin DIR)")
-    print(f"sandbox '{options.id}' is up after {time.monotonic() - started:.1f} s; next: gemel sandbox{suffix} status, "
-          f"gemel sandbox{suffix} exec node1 gemel status, gemel sandbox{suffix} down")
+    print(f"sandbox '{options.id}' is up after {time.monotonic() - started:.1f} s; next: {COMMAND}{suffix} status, "
+          f"{COMMAND}{suffix} exec node1 gemel status, {COMMAND}{suffix} down")
 
 
 def command_down(options):
@@ -108,9 +108,9 @@ def command_down(options):
         if sandboxes.take_down(sandbox_id):
             print(f"sandbox '{sandbox_id}' is gone; nothing of it is left")
         else:
-            print(f"there was no sandbox '{sandbox_id}'; `gemel sandbox up` makes one")
+            print(f"there was no sandbox '{sandbox_id}'; `{COMMAND} up` makes one")
     if not ids:
-        print("there was no sandbox; `gemel sandbox up` makes one")
+        print(f"there was no sandbox; `{COMMAND} up` makes one")
 
 
 def command_status(options):
@@ -130,18 +130,18 @@ def command_status(options):
         print("cut: " + describe_cut(cut))
     suffix = id_suffix(options.id)
     if report["cuts"]:
-        print(f"next: gemel sandbox{suffix} heal")
+        print(f"next: {COMMAND}{suffix} heal")
     for host in report["hosts"]:
         if host["power"] != "on":
             what = f"resume {host['name']}" if host["power"] == "paused" else f"power-on {host['name']}"
-            print(f"next: gemel sandbox{suffix} {what}")
+            print(f"next: {COMMAND}{suffix} {what}")
 
 
 def command_exec(options):
     sandbox = sandboxes.Sandbox.load(options.id)
     argv = options.argv[1:] if options.argv[:1] == ["--"] else options.argv
     if not argv:
-        raise SandboxError(f"expected a command after '{options.host}', e.g. gemel sandbox exec {options.host} ip address")
+        raise SandboxError(f"expected a command after '{options.host}', e.g. {COMMAND} exec {options.host} ip address")
     environment = {key: os.environ[key] for key in EXEC_ENVIRONMENT if key in os.environ}
     environment |= {"PATH": HOST_PATH, "HOME": "/root"}
     if options.host == CLIENT:
@@ -150,7 +150,7 @@ def command_exec(options):
     else:
         host = sandbox.host(options.host)
         if host.running() and host.cgroup.frozen():
-            raise SandboxError(f"{options.host} is paused; run `gemel sandbox resume {options.host}` first")
+            raise SandboxError(f"{options.host} is paused; run `{COMMAND} resume {options.host}` first")
         command = host.enter_command(argv)
         host.cgroup.join_function()()    # a power cut ends, and a pause stops, what runs in the host
     sys.stdout.flush()
@@ -160,7 +160,7 @@ def command_exec(options):
 def command_cut_power(sandbox, options):
     sandbox.cut_power(options.host, options.with_bmc)
     dead = " and its BMC are" if options.with_bmc else " is"
-    return f"{options.host}{dead} without power; next: gemel sandbox{id_suffix(options.id)} power-on {options.host}"
+    return f"{options.host}{dead} without power; next: {COMMAND}{id_suffix(options.id)} power-on {options.host}"
 
 
 def command_shutdown(options):
@@ -178,32 +178,32 @@ def command_shutdown(options):
         clean = " after a clean leave" if done.returncode == 0 else " WITHOUT having left the cluster"
     with locked(options.id):
         sandboxes.Sandbox.load(options.id).cut_power(options.host, False)
-    print(f"{options.host} is off{clean}; next: gemel sandbox{id_suffix(options.id)} power-on {options.host}")
+    print(f"{options.host} is off{clean}; next: {COMMAND}{id_suffix(options.id)} power-on {options.host}")
 
 
 def command_power_on(sandbox, options):
     was_off = sandbox.power_on(options.host)
-    return f"{options.host} {'is on' if was_off else 'was on already'}; next: gemel sandbox{id_suffix(options.id)} status"
+    return f"{options.host} {'is on' if was_off else 'was on already'}; next: {COMMAND}{id_suffix(options.id)} status"
 
 
 def command_cut_link(sandbox, options):
     cuts = sandbox.cut_link(options.network.split(","), options.host, options.source, options.sink)
-    return f"cut: {', '.join(map(describe_cut, cuts))}; next: gemel sandbox{id_suffix(options.id)} heal"
+    return f"cut: {', '.join(map(describe_cut, cuts))}; next: {COMMAND}{id_suffix(options.id)} heal"
 
 
 def command_heal(sandbox, options):
     healed = sandbox.heal()
-    return f"{healed} cut{'' if healed == 1 else 's'} healed; next: gemel sandbox{id_suffix(options.id)} status"
+    return f"{healed} cut{'' if healed == 1 else 's'} healed; next: {COMMAND}{id_suffix(options.id)} status"
 
 
 def command_pause(sandbox, options):
     sandbox.set_paused(options.host, True)
-    return f"{options.host} is frozen; next: gemel sandbox{id_suffix(options.id)} resume {options.host}"
+    return f"{options.host} is frozen; next: {COMMAND}{id_suffix(options.id)} resume {options.host}"
 
 
 def command_resume(sandbox, options):
     sandbox.set_paused(options.host, False)
-    return f"{options.host} goes on; next: gemel sandbox{id_suffix(options.id)} status"
+    return f"{options.host} goes on; next: {COMMAND}{id_suffix(options.id)} status"
 
 
 def command_bmc_power(sandbox, options):
@@ -214,12 +214,12 @@ def command_bmc_power(sandbox, options):
 def command_kill(options):
     host = sandboxes.Sandbox.load(options.id).host(options.host)
     host.ask(command="kill", unit=options.unit, signal=signal_number(options.signal), all=options.all)
-    print(f"{options.unit} got signal {options.signal}; next: gemel sandbox{id_suffix(options.id)} status")
+    print(f"{options.unit} got signal {options.signal}; next: {COMMAND}{id_suffix(options.id)} status")
 
 
 def command_stop_unit(options):
     report = sandboxes.Sandbox.load(options.id).host(options.host).ask(120, command="stop", unit=options.unit)
-    print(f"{options.unit} is {report['state']}; next: gemel sandbox{id_suffix(options.id)} start-unit "
+    print(f"{options.unit} is {report['state']}; next: {COMMAND}{id_suffix(options.id)} start-unit "
           f"{options.host} {options.unit}")
 
 
@@ -260,7 +260,7 @@ def main(arguments):
             with locked(options.id):
                 print(_LOCKED[options.command](sandboxes.Sandbox.load(options.id), options))
     except SandboxError as problem:
-        print(f"gemel sandbox: {problem}", file=sys.stderr)
+        print(f"{COMMAND}: {problem}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 
 from gemel_sandbox import config, disks, host_network
-from gemel_sandbox.errors import SandboxError
+from gemel_sandbox.errors import COMMAND, SandboxError
 from gemel_sandbox.layout import WITNESS
 from gemel_sandbox.run import environment
 from gemel_sandbox.state import write_atomically
@@ -51,7 +51,7 @@ class Host:
                 answer = json.loads(connection.makefile("r").readline() or '{"ok": false, "error": "no answer"}')
         except TimeoutError as late:
             raise SandboxError(f"{self.name} did not answer within {timeout_s} s; if it is paused, run "
-                               f"`gemel sandbox resume {self.name}`") from late
+                               f"`{COMMAND} resume {self.name}`") from late
         if not answer["ok"]:
             raise SandboxError(f"{self.name}: {answer['error']}")
         return answer
@@ -61,11 +61,11 @@ class Host:
         if not self.running():
             raise self._off_error()
         if self.cgroup.frozen():
-            raise SandboxError(f"{self.name} is paused; run `gemel sandbox resume {self.name}` first")
+            raise SandboxError(f"{self.name} is paused; run `{COMMAND} resume {self.name}` first")
 
     def power_on(self):
         if self.running():
-            raise SandboxError(f"{self.name} is on already; run `gemel sandbox cut-power {self.name}` first")
+            raise SandboxError(f"{self.name} is on already; run `{COMMAND} cut-power {self.name}` first")
         self.cgroup.remove()
         self.disk_cgroup.remove()
         self.cgroup.create()
@@ -166,7 +166,7 @@ class Host:
         return connection
 
     def _off_error(self):
-        return SandboxError(f"{self.name} is off; run `gemel sandbox power-on {self.name}` first")
+        return SandboxError(f"{self.name} is off; run `{COMMAND} power-on {self.name}` first")
 
 
 def signal_number(text):

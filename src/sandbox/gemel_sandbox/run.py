@@ -3,7 +3,7 @@ import shutil
 import subprocess
 import time
 
-from gemel_sandbox.errors import SandboxError
+from gemel_sandbox.errors import COMMAND, SandboxError
 
 HOST_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -48,5 +48,5 @@ def wait_for(condition, what, deadline_s, step_s=0.005):
         if value:
             return value
         if time.monotonic() > end:
-            raise SandboxError(f"expected {what} within {deadline_s} s; see `gemel sandbox status` and the logs")
+            raise SandboxError(f"expected {what} within {deadline_s} s; see `{COMMAND} status` and the logs")
         time.sleep(step_s)

@@ -14,7 +14,7 @@ from pathlib import Path
 from gemel_sandbox import config, disks, state as state_file
 from gemel_sandbox.bmc import Bmc
 from gemel_sandbox.cgroup import Cgroup
-from gemel_sandbox.errors import SandboxError
+from gemel_sandbox.errors import COMMAND, SandboxError
 from gemel_sandbox.host import REPOSITORY, Host
 from gemel_sandbox.layout import CLIENT, DEFAULT_HOME, MAX_LINKS, MAX_NODES, cgroup_name, node_of_bmc
 from gemel_sandbox.run import check_tools
@@ -94,7 +94,7 @@ class Sandbox:
     def set_paused(self, name, paused):
         host = self.host(name)
         if not host.running():
-            raise SandboxError(f"{name} is off; run `gemel sandbox power-on {name}` first")
+            raise SandboxError(f"{name} is off; run `{COMMAND} power-on {name}` first")
         host.cgroup.freeze(paused)
 
     def host_power(self, host):
@@ -191,7 +191,7 @@ def _refuse_or_clean(sandbox_id, directory, progress):
         except SandboxError:
             pass
         else:
-            raise SandboxError(f"sandbox '{sandbox_id}' is up already; run `gemel sandbox down --id {sandbox_id}` first, "
+            raise SandboxError(f"sandbox '{sandbox_id}' is up already; run `{COMMAND} down --id {sandbox_id}` first, "
                                "or choose another --id")
     if known or top.exists():
         progress("removing what an earlier run left behind")

@@ -11,7 +11,7 @@ import threading
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from gemel_sandbox.errors import SandboxError
+from gemel_sandbox.errors import COMMAND, SandboxError
 from gemel_sandbox.layout import DEFAULT_HOME, REGISTRY, Layout
 
 MARKER = "gemel-sandbox.json"
@@ -96,12 +96,12 @@ def load(sandbox_id):
     path = directory / MARKER if directory else None
     if path is None or not path.is_file():
         known = ", ".join(all_ids()) or "none"
-        raise SandboxError(f"there is no sandbox '{sandbox_id}' (known: {known}); run `gemel sandbox up` "
+        raise SandboxError(f"there is no sandbox '{sandbox_id}' (known: {known}); run `{COMMAND} up` "
                            "or give the right --id")
     state = State(**json.loads(path.read_text()))
     if state.phase != "up":
-        raise SandboxError(f"sandbox '{sandbox_id}' was left half built; run `gemel sandbox up` or "
-                           f"`gemel sandbox down --id {sandbox_id}`")
+        raise SandboxError(f"sandbox '{sandbox_id}' was left half built; run `{COMMAND} up` or "
+                           f"`{COMMAND} down --id {sandbox_id}`")
     return state
 
 

@@ -7,7 +7,7 @@ pays nothing. Rules name ports, not interfaces, and so outlive a host's power cy
 import re
 import subprocess
 
-from gemel_sandbox.errors import SandboxError
+from gemel_sandbox.errors import COMMAND, SandboxError
 from gemel_sandbox.layout import CLIENT, port_name
 from gemel_sandbox.run import environment, run, wait_for
 
@@ -109,7 +109,7 @@ class Switch:
         for pid in cgroup.processes():
             if _program(pid) == "sleep":
                 return pid
-        raise SandboxError(f"the sandbox's {name} is gone (killed from outside?); run `gemel sandbox up "
+        raise SandboxError(f"the sandbox's {name} is gone (killed from outside?); run `{COMMAND} up "
                            f"--id {self.state.sandbox_id}` to build it anew")
 
     def _inside(self, command, text=None):
