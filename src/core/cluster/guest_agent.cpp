@@ -160,7 +160,7 @@ void GuestAgent::look(const std::string& name, const Row<GuestRecord>& row, Run&
     if (domain(guest.uuid) != nullptr && !mutant("start_without_lookup")) {
         // A committed start is believed; one that was only begun must show that it uses this start's disks.
         if (run.placement.phase != GuestPhase::starting || has_front_client(run.placement)) {
-            run.registered = true;
+            keep_guarded(name, guest, run);
             commit_phase(name, row, GuestPhase::running);
             return move(name, run, State::running, "its domain runs already");
         }
@@ -190,20 +190,32 @@ void GuestAgent::look(const std::string& name, const Row<GuestRecord>& row, Run&
     }
 }
 
+// Told before the domain starts, again when it is adopted (the guard may have been restarted since), and
+// whenever another node becomes or ceases to be one that could be granted its volumes.
+void GuestAgent::keep_guarded(const std::string& name, const GuestRecord& guest, Run& run) {
+    GuardRegister guarded{guest.uuid, name, {}, false};
+    for (const auto& [volume, epoch] : run.placement.epochs) {
+        const auto row = context_.gated.volumes.find(volume);
+        if (row == context_.gated.volumes.end()) continue;
+        guarded.volumes.push_back({volume, row->second.record.id, epoch});
+        if (ack_set(row->second.record).size() > 1 && context_.voters().size() > 2)
+            guarded.regrant_possible = true;
+    }
+    if (run.regrant_told == guarded.regrant_possible) return;
+    run.regrant_told = guarded.regrant_possible;
+    context_.emit(std::move(guarded));
+}
+
 void GuestAgent::start(const std::string& name, const Row<GuestRecord>& row, Run& run) {
     StartDomain start{context_.tag(), row.record, {}};
-    GuardRegister guarded{row.record.uuid, name, {}, false};
     for (const auto& disk : row.record.disks) {
         const auto volume = context_.gated.volumes.find(disk.volume);
         if (volume == context_.gated.volumes.end() || !volume->second.record.owner) return;
         const VolumeRecord& record = volume->second.record;
         start.disks.push_back({disk.target, disk.volume, record.id, record.owner->epoch, record.owner->secret,
                                record.size_bytes});
-        guarded.volumes.push_back({disk.volume, record.id, record.owner->epoch});
-        if (ack_set(record).size() > 1 && context_.voters().size() > 2) guarded.regrant_possible = true;
     }
-    context_.emit(guarded);
-    run.registered = true;
+    keep_guarded(name, row.record, run);
     run.busy = true;
     move(name, run, State::starting, "starting its domain");
     context_.domain_waits[start.tag] = [this, name](const DomainDone& done) {
@@ -240,6 +252,7 @@ void GuestAgent::commit_phase(const std::string& name, const Row<GuestRecord>& r
 
 void GuestAgent::watch(const std::string& name, const Row<GuestRecord>& row, Run& run) {
     const GuestRecord& guest = row.record;
+    keep_guarded(name, guest, run);
     if (context_.domains_known && context_.domain_lists > run.lists_before) {
         const DomainView* seen = domain(guest.uuid);
         if (seen == nullptr || seen->state == DomainState::crashed || seen->state == DomainState::shut_off) {

@@ -12,6 +12,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 
 #include "core/cluster/context.hpp"
@@ -39,14 +40,14 @@ class GuestAgent {
         State state = State::looking;
         PlacementRecord placement;
         Instant since;
-        std::uint64_t lists_before = 0;  // domain lists seen when it was placed
-        bool inherited = false;          // placed before this process looked: may have been started already
-        bool registered = false;
-        bool busy = false;            // an action's answer is outstanding
-        int closing = 0;              // front ends not yet closed
-        bool failed = false;          // counts as a restart
-        bool shut_off = false;        // ended by itself, in order
-        bool placement_lost = false;  // nothing to commit any more
+        std::uint64_t lists_before = 0;    // domain lists seen when it was placed
+        bool inherited = false;            // placed before this process looked: may have been started already
+        std::optional<bool> regrant_told;  // what the guard was told last; nothing: not registered yet
+        bool busy = false;                 // an action's answer is outstanding
+        int closing = 0;                   // front ends not yet closed
+        bool failed = false;               // counts as a restart
+        bool shut_off = false;             // ended by itself, in order
+        bool placement_lost = false;       // nothing to commit any more
         std::string error;
         Instant repeat_at;
     };
@@ -55,6 +56,7 @@ class GuestAgent {
     void drop_intruders();
     void advance(const std::string& name, Run& run, bool& erase);
     void look(const std::string& name, const Row<GuestRecord>& row, Run& run);
+    void keep_guarded(const std::string& name, const GuestRecord& guest, Run& run);
     void start(const std::string& name, const Row<GuestRecord>& row, Run& run);
     void watch(const std::string& name, const Row<GuestRecord>& row, Run& run);
     void stop(const std::string& name, const Row<GuestRecord>& row, Run& run);

@@ -523,6 +523,18 @@ TEST(Witness, AwayForLongItIsRemovedAndAddedAgainWhenItReturns) {
     EXPECT_TRUE(runs_only_on(world, "node1"));
 }
 
+// A guard that believes nobody else could be granted would pause a cut-off guest instead of killing it.
+TEST(Witness, TheGuardIsToldWhenThePeerCouldBeGrantedAgain) {
+    World world(2, true);
+    prepare(world);
+    EXPECT_TRUE(world.host("node1").regrant_told.at("web1"));
+    world.cut_power("node1");
+    ASSERT_TRUE(world.until(seconds(8), [&] { return runs_only_on(world, "node2"); }));
+    EXPECT_FALSE(world.host("node2").regrant_told.at("web1"));
+    EXPECT_TRUE(world.until(seconds(60), [&] { return acks(world, "node2").size() == 2; }));
+    EXPECT_TRUE(world.until(seconds(5), [&] { return world.host("node2").regrant_told.at("web1"); }));
+}
+
 TEST(Resources, WhatCanOnlyFailLaterIsRefusedAtOnce) {
     World world(2, true);
     prepare(world);

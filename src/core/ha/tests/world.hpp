@@ -42,6 +42,7 @@ struct Host {
     std::uint64_t lives = 0;  // of its clusterd: answers to an earlier one are dropped
     Instant paused_until;
     std::map<VolumeId, std::uint64_t> versions;  // of the data on its disk
+    std::map<std::string, bool> regrant_told;    // to the guard, by guest
     Instant guard_until;                         // what the guard was told after the newest read of the store
     std::map<VolumeId, std::uint64_t> checked;   // epoch whose start of serving was checked
     bool on = true;
@@ -394,6 +395,7 @@ class World {
     void execute(Host& h, const Output& output) {
         std::visit([&](const auto& one) { run(h, one); }, output);
     }
+    void run(Host& h, const GuardRegister& out) { h.regrant_told[out.name] = out.regrant_possible; }
     template <typename Other>
     void run(Host&, const Other&) {}  // guard, detach, and what the fakes need not do
     void run(Host& h, const SubmitTxn& out) {
