@@ -121,6 +121,22 @@ std::optional<Status> Operations::begin_without_store(const ApiCommand& command,
     return std::nullopt;
 }
 
+// A fence that ends after the bound proves nothing; without a witness the side whose turn is second waits for
+// the other's attempt and two seconds more before its own (design note 0004).
+Status Operations::fence_in_time(const FenceDeviceRecord& device) const {
+    const auto& timing = context_.timing();
+    const bool two = context_.voters().size() <= 2;
+    const std::uint32_t before = timing.suspicion_ms + timing.ask_ms + (two ? 2000 : 0);
+    const std::uint32_t left = timing.fence_bound_ms > before ? timing.fence_bound_ms - before : 0;
+    const std::uint32_t longest = two ? left / 2 : left;
+    if (device.timeout_ms <= longest) return {};
+    return fail(ErrorCode::invalid_argument,
+                "timeout: at most " + std::to_string(longest / 1000) + " s is expected " +
+                    (two ? "without a witness, where one node's attempt waits for the other's: " : "here: ") +
+                    "an attempt must end within " + std::to_string(timing.fence_bound_ms / 1000) +
+                    " s of the loss to prove it; use a quicker device or a shorter time-out");
+}
+
 std::optional<Status> Operations::begin_fence(const ApiCommand& command, OperationRecord& operation) {
     operation.step = "asking the device";
     if (const auto* set = std::get_if<FenceSet>(&command)) {
@@ -130,7 +146,7 @@ std::optional<Status> Operations::begin_fence(const ApiCommand& command, Operati
         if (context_.node(set->device.node) == nullptr)
             return fail(ErrorCode::not_found,
                         "there is no node named " + set->device.node + "; gemel node list shows them");
-        return Status();
+        return fence_in_time(set->device);
     }
     if (const auto* test = std::get_if<FenceTest>(&command)) {
         if (!context_.latest.fence_devices.contains(test->name))

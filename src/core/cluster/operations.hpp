@@ -69,6 +69,7 @@ class Operations {
     bool begin_in_memory(const ApiRequest& request, OperationRecord& operation);
     std::optional<Status> begin_without_store(const ApiCommand& command, OperationRecord& operation);
     std::optional<Status> begin_fence(const ApiCommand& command, OperationRecord& operation);
+    Status fence_in_time(const FenceDeviceRecord& device) const;
     Status enough_space(const std::string& node, const std::string& pool, std::uint64_t size_bytes) const;
     Status bridges_exist(const std::vector<GuestNic>& nics) const;
     void fence_set(const FenceSet& c, const OperationRecord& operation);

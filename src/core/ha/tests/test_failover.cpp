@@ -567,6 +567,23 @@ TEST(Resources, WhatCanOnlyFailLaterIsRefusedAtOnce) {
     EXPECT_EQ(world.node("node1").status().nodes.at(1).memory_free_bytes, 1ULL << 30) << "of the peer too";
 }
 
+TEST(Operations, AFenceThatCouldEndTooLateIsRefused) {
+    for (const bool witness : {false, true}) {
+        World world(2, witness);
+        prepare(world);
+        auto slow = bmc("node1");
+        slow.device.timeout_ms = 20000;  // the command line's default
+        EXPECT_TRUE(world.ask("node1", slow));
+        slow.device.timeout_ms = 40000;
+        const auto late = world.ask("node1", slow);
+        EXPECT_EQ(late.has_value(), witness) << "two attempts one after the other do not fit";
+        slow.device.timeout_ms = 60000;
+        const auto never = world.ask("node1", slow);
+        ASSERT_FALSE(never);
+        EXPECT_EQ(never.error().code, ErrorCode::invalid_argument) << never.error().message;
+    }
+}
+
 // What one request made, the next one finds, however late the store's watch is.
 TEST(Operations, WhatWasDoneIsSeen) {
     World world(2, true);
