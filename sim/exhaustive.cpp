@@ -60,9 +60,9 @@ std::vector<Program> all_programs(std::uint32_t operations) {
     for (std::uint32_t length = 1; length <= operations; ++length) {
         std::vector<Program> next;
         for (const Program& program : last) {
-            for (std::uint8_t step = 0; step < kSteps.size(); ++step) {
+            for (std::size_t step = 0; step < kSteps.size(); ++step) {
                 next.push_back(program);
-                next.back().push_back(step);
+                next.back().push_back(static_cast<std::uint8_t>(step));
             }
         }
         programs.insert(programs.end(), next.begin(), next.end());

@@ -29,7 +29,7 @@ class DiskRequest : private ring::Completion {
     bool busy() const { return busy_; }
 
   protected:
-    virtual ~DiskRequest() = default;
+    ~DiskRequest() override = default;
 
   private:
     friend class Disk;

@@ -115,7 +115,7 @@ Status Watcher::Impl::message_in(std::string_view line) {
 
 Status Watcher::Impl::watch(const http::Address& member, std::int64_t from) {
     // The liveness of the watch is found out by what others see (seen()), not by its silence.
-    constexpr Duration kNoIdleLimit = seconds(24 * 3600);
+    constexpr Duration kNoIdleLimit = seconds(std::int64_t{24} * 3600);
     std::shared_ptr<http::Client> mine;
     {
         const std::scoped_lock lock(mutex);
