@@ -8,7 +8,7 @@
 
 namespace gemel::sim {
 
-History::History(std::uint64_t data_bytes) : heads_(data_bytes / kSectorBytes, 0) {
+History::History(std::uint64_t data_bytes) : sectors_(data_bytes / kSectorBytes) {
     Write first;
     first.begun = Instant{-2};
     first.ended = Instant{-2};
@@ -30,11 +30,11 @@ WriteNumber History::begin_write(Instant now, std::uint64_t offset, std::uint64_
     write.losses_when_begun = losses_;
     writes_.push_back(write);
     for (std::uint64_t sector = offset / kSectorBytes; sector < (offset + length) / kSectorBytes; ++sector) {
-        if (heads_[sector] == 0) {
+        if (sectors_[sector].head == 0) {
             const std::uint64_t block = sector / kSectorsPerBlock;
             if (touched_.empty() || touched_.back() != block) touched_.push_back(block);
             versions_.push_back(Version{0, 0, Instant{-1}, Instant{-1}, 0});
-            heads_[sector] = static_cast<std::uint32_t>(versions_.size());
+            sectors_[sector].head = static_cast<std::uint32_t>(versions_.size());
         }
         std::uint32_t slot = 0;
         if (free_versions_.empty()) {
@@ -44,8 +44,8 @@ WriteNumber History::begin_write(Instant now, std::uint64_t offset, std::uint64_
             slot = free_versions_.back();
             free_versions_.pop_back();
         }
-        versions_[slot - 1] = Version{number, heads_[sector], Instant{-1}, Instant{-1}, 0};
-        heads_[sector] = slot;
+        versions_[slot - 1] = Version{number, sectors_[sector].head, Instant{-1}, Instant{-1}, 0};
+        sectors_[sector].head = slot;
     }
     return number;
 }
@@ -98,37 +98,64 @@ bool History::lost(const Write& write) const {
     return true;
 }
 
-bool History::hides(const Version& newer, const Version& older, Instant begun) const {
-    const Write& by = writes_[newer.write];
-    const Instant end = writes_[older.write].ended;
-    if (by.acknowledged && by.begun > end && by.ended < begun && !lost(by)) return true;
-    const bool seen_counts = newer.seen_begun.nanoseconds_since_boot >= 0 &&
-                             (by.stable || newer.losses_when_seen == total_losses());
-    return seen_counts && newer.seen_begun > end && newer.seen_ended < begun;
-}
-
+// A later write that was acknowledged hides it, unless that may be lost; so does a later read of something
+// else. Versions are in the order in which they began, the newest first: behind the first that began no later
+// than this one ended there is none that could hide it as a write.
 bool History::allowed(std::uint64_t sector, const Version& version, Instant begun) const {
-    for (std::uint32_t i = heads_[sector]; i != 0; i = versions_[i - 1].next) {
-        const Version& other = versions_[i - 1];
-        if (other.write != version.write && hides(other, version, begun)) return false;
+    const Instant end = writes_[version.write].ended;
+    if (end == Instant::never()) return true;
+    for (std::uint32_t i = sectors_[sector].head; i != 0; i = versions_[i - 1].next) {
+        const Write& by = writes_[versions_[i - 1].write];
+        if (by.begun <= end) break;
+        if (by.acknowledged && by.ended < begun && !lost(by)) return false;
     }
-    return true;
+    return !hidden_by_a_read(sector, version, begun);
 }
 
-History::Version* History::find(std::uint64_t sector, Stamp shown, Instant begun) {
-    Version* hidden = nullptr;
-    for (std::uint32_t i = heads_[sector]; i != 0; i = versions_[i - 1].next) {
-        Version& version = versions_[i - 1];
-        if (stamp_of(version.write) != shown) continue;
-        if (allowed(sector, version, begun)) return &version;
-        hidden = &version;
+bool History::hidden_by_a_read(std::uint64_t sector, const Version& version, Instant begun) const {
+    const Instant end = writes_[version.write].ended;
+    if (sectors_[sector].seen == 0) return false;
+    const Seen& seen = seen_[sectors_[sector].seen - 1];
+    if ((seen.last == version.write ? seen.other_begun : seen.last_begun) <= end) return false;
+    for (std::uint32_t i = sectors_[sector].head; i != 0; i = versions_[i - 1].next) {
+        const Version& other = versions_[i - 1];
+        if (other.write == version.write || other.seen_begun.nanoseconds_since_boot < 0) continue;
+        const bool counts = writes_[other.write].stable || other.losses_when_seen == total_losses();
+        if (other.seen_begun > end && other.seen_ended < begun && counts) return true;
     }
-    return hidden;
+    return false;
+}
+
+void History::remember_seen(std::uint64_t sector, WriteNumber write, Instant begun) {
+    if (sectors_[sector].seen == 0) {
+        seen_.emplace_back();
+        sectors_[sector].seen = static_cast<std::uint32_t>(seen_.size());
+    }
+    Seen& seen = seen_[sectors_[sector].seen - 1];
+    if (seen.last != write) {
+        if (begun < seen.last_begun) {
+            seen.other_begun = std::max(seen.other_begun, begun);
+            return;
+        }
+        seen.other_begun = seen.last_begun;
+        seen.last = write;
+    }
+    seen.last_begun = std::max(seen.last_begun, begun);
+}
+
+History::Found History::find(std::uint64_t sector, Stamp shown, Instant begun) const {
+    Found found;
+    for (std::uint32_t i = sectors_[sector].head; i != 0; i = versions_[i - 1].next) {
+        if (!shows(versions_[i - 1].write, shown)) continue;
+        found = Found{i, allowed(sector, versions_[i - 1], begun)};
+        if (found.allowed) break;
+    }
+    return found;
 }
 
 std::string History::describe(std::uint64_t sector, Stamp shown) const {
     std::string text = fmt::format("sector {} shows write {}; known there:", sector, shown);
-    for (std::uint32_t i = heads_[sector]; i != 0; i = versions_[i - 1].next) {
+    for (std::uint32_t i = sectors_[sector].head; i != 0; i = versions_[i - 1].next) {
         const Write& write = writes_[versions_[i - 1].write];
         const bool open = write.ended == Instant::never();
         text += fmt::format(
@@ -142,43 +169,43 @@ std::string History::describe(std::uint64_t sector, Stamp shown) const {
 }
 
 std::string History::judge(Instant begun, std::uint64_t sector, Stamp shown) const {
-    if (heads_[sector] == 0) return shown == kZeroes ? std::string{} : describe(sector, shown);
-    const Version* version = const_cast<History*>(this)->find(sector, shown, begun);
-    if (version != nullptr && allowed(sector, *version, begun)) return {};
-    return describe(sector, shown);
+    const bool fine = sectors_[sector].head == 0 ? shown == kZeroes : find(sector, shown, begun).allowed;
+    return fine ? std::string{} : describe(sector, shown);
 }
 
 std::string History::observe(Instant begun, Instant now, std::uint64_t sector, Stamp shown) {
-    std::string breach = judge(begun, sector, shown);
-    if (!breach.empty() || heads_[sector] == 0) return breach;
-    Version* version = find(sector, shown, begun);
-    if (version->seen_begun < begun) {
-        version->seen_begun = begun;
-        version->seen_ended = now;
-        version->losses_when_seen = total_losses();
+    if (sectors_[sector].head == 0) return judge(begun, sector, shown);
+    const Found found = find(sector, shown, begun);
+    if (!found.allowed) return describe(sector, shown);
+    Version& version = versions_[found.version - 1];
+    if (version.seen_begun < begun) {
+        version.seen_begun = begun;
+        version.seen_ended = now;
+        version.losses_when_seen = total_losses();
+        remember_seen(sector, version.write, begun);
     }
     return {};
 }
 
 std::string History::judge_holds(WriteNumber number, std::uint64_t sector, Stamp shown) const {
     const Write& write = writes_[number];
-    for (std::uint32_t i = heads_[sector]; i != 0; i = versions_[i - 1].next) {
+    for (std::uint32_t i = sectors_[sector].head; i != 0; i = versions_[i - 1].next) {
         const WriteNumber there = versions_[i - 1].write;
-        if (stamp_of(there) == shown && (there == number || writes_[there].ended >= write.begun)) return {};
+        if (shows(there, shown) && (there == number || writes_[there].ended >= write.begun)) return {};
     }
     return describe(sector, shown);
 }
 
 bool History::known(std::uint64_t sector, Stamp shown) const {
-    if (heads_[sector] == 0) return shown == kZeroes;
-    for (std::uint32_t i = heads_[sector]; i != 0; i = versions_[i - 1].next) {
-        if (stamp_of(versions_[i - 1].write) == shown) return true;
+    if (sectors_[sector].head == 0) return shown == kZeroes;
+    for (std::uint32_t i = sectors_[sector].head; i != 0; i = versions_[i - 1].next) {
+        if (shows(versions_[i - 1].write, shown)) return true;
     }
     return false;
 }
 
 void History::forget_hidden(std::uint64_t sector, const Write& by) {
-    std::uint32_t* link = &heads_[sector];
+    std::uint32_t* link = &sectors_[sector].head;
     while (*link != 0) {
         Version& version = versions_[*link - 1];
         if (writes_[version.write].ended < by.begun) {

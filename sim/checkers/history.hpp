@@ -74,15 +74,35 @@ class History {
         std::uint32_t losses_when_seen = 0;
     };
     bool lost(const Write& write) const;
-    bool hides(const Version& newer, const Version& older, Instant begun) const;
-    Version* find(std::uint64_t sector, Stamp shown, Instant begun);
+    struct Sector {
+        std::uint32_t head = 0;  // its newest version, index + 1; 0: only the first zeroes
+        std::uint32_t seen = 0;  // index + 1; 0: never read
+    };
+    // Of the reads of a sector: the newest, what it showed, and when anything else was last shown at the
+    // latest.
+    struct Seen {
+        WriteNumber last = 0;
+        Instant last_begun{-1};
+        Instant other_begun{-1};
+    };
+    struct Found {
+        std::uint32_t version = 0;  // index + 1; 0: nobody ever wrote that there
+        bool allowed = false;
+    };
+    Found find(std::uint64_t sector, Stamp shown, Instant begun) const;
+    bool shows(WriteNumber write, Stamp stamp) const {
+        return stamp == kZeroes ? writes_[write].zeroes : stamp == write && !writes_[write].zeroes;
+    }
     bool allowed(std::uint64_t sector, const Version& version, Instant begun) const;
+    bool hidden_by_a_read(std::uint64_t sector, const Version& version, Instant begun) const;
+    void remember_seen(std::uint64_t sector, WriteNumber write, Instant begun);
     void forget_hidden(std::uint64_t sector, const Write& by);
     std::uint32_t total_losses() const { return losses_[0] + losses_[1]; }
     std::string describe(std::uint64_t sector, Stamp shown) const;
 
     std::vector<Write> writes_;
-    std::vector<std::uint32_t> heads_;  // per sector: first version, index + 1; 0: only the first zeroes
+    std::vector<Sector> sectors_;
+    std::vector<Seen> seen_;
     std::vector<Version> versions_;
     std::vector<std::uint32_t> free_versions_;
     std::deque<WriteNumber> unstable_;  // acknowledged, not yet covered by a flush; by completion

@@ -332,19 +332,30 @@ void ControlNode::renew_at_store() {
         node_, {volume_key_, std::string(keys::kLineage)}, false,
         [this, life, sent = local()](bool ok, std::uint64_t, const std::vector<KeyValue>& values) {
             if (!ok || life != parts_.world.blockd_life(node_) || !parts_.world.blockd_up(node_)) return;
-            CommittedVolume committed;
-            for (const auto& value : values) {
-                if (value.key == keys::kLineage) {
-                    const auto lineage = decode<LineageRecord>(value.value);
-                    if (lineage) committed.lineage = lineage->id;
-                } else if (auto record = decode<VolumeRecord>(value.value)) {
-                    committed.record = std::move(*record);
-                    committed.revision = value.mod_revision;
-                }
-            }
-            if (committed.revision == 0 || committed.lineage.is_nil()) return;
-            parts_.world.block(node_).input(replication::StoreRenewal{sent, committed});
+            if (take_renewal(values))
+                parts_.world.block(node_).input(replication::StoreRenewal{sent, renewed_});
         });
+}
+
+// false: not both were there
+bool ControlNode::take_renewal(const std::vector<KeyValue>& values) {
+    renewed_.revision = 0;
+    bool lineage = false;
+    for (const auto& value : values) {
+        const bool is_lineage = value.key == keys::kLineage;
+        std::string& known = is_lineage ? renewed_lineage_ : renewed_volume_;
+        if (is_lineage) lineage = true;
+        if (!is_lineage) renewed_.revision = value.mod_revision;
+        if (known == value.value) continue;
+        known = value.value;
+        if (is_lineage) {
+            const auto record = decode<LineageRecord>(value.value);
+            renewed_.lineage = record ? record->id : LineageId{};
+        } else if (auto record = decode<VolumeRecord>(value.value)) {
+            renewed_.record = std::move(*record);
+        }
+    }
+    return renewed_.revision != 0 && lineage && !renewed_.lineage.is_nil();
 }
 
 // ---- the store's process and members

@@ -119,6 +119,7 @@ class ControlNode {
     void restart_watch();
     void keep_lease(std::uint64_t id);
     void renew_at_store();
+    bool take_renewal(const std::vector<cluster::KeyValue>& values);
     std::string store_command(const cluster::StoreCommandKind& command);
     void begin_store_command(const cluster::StoreCommand& order);
     bool member_command(const cluster::StoreCommand& order);
@@ -192,6 +193,9 @@ class ControlNode {
     Pipe from_blockd_;
     bool view_due_ = false;
     std::string volume_key_;
+    // as last decoded by blockd's renewals
+    std::string renewed_volume_, renewed_lineage_;
+    CommittedVolume renewed_;
     VolumeId volume_;
     // counted already
     cluster::ClusterNode::States counted_;

@@ -35,10 +35,20 @@ std::vector<VoterRecord> Context::voters() const {
 }
 
 std::optional<std::string> Context::other_voter() const {
-    const auto all = voters();
-    if (all.size() != 2 || all[0].witness || all[1].witness) return std::nullopt;
-    if (all[0].name == config.name) return all[1].name;
-    if (all[1].name == config.name) return all[0].name;
+    // As voters() says, without making that list: it is asked at every step.
+    const auto& row = gated.cluster ? gated.cluster : latest.cluster;
+    std::array<const VoterRecord*, 2> two{};
+    std::size_t count = 0;
+    const auto take = [&](const VoterRecord& voter) {
+        if (count < two.size()) two[count] = &voter;
+        ++count;
+    };
+    for (const auto& voter : row ? row->record.voters : config.initial_voters) take(voter);
+    for (const auto& known : config.initial_voters)
+        if (row && known.name == row->record.adding_voter) take(known);
+    if (count != 2 || two[0]->witness || two[1]->witness) return std::nullopt;
+    if (two[0]->name == config.name) return two[1]->name;
+    if (two[1]->name == config.name) return two[0]->name;
     return std::nullopt;
 }
 

@@ -170,15 +170,16 @@ bool Members::witness_to_remove(const VoterRecord& voter) {
 }
 
 void Members::look_for_work(const ClusterRecord& cluster) {
-    ClusterRecord next = cluster;
     for (const auto& [name, peer] : peers_.all()) {
         if (!peer.heartbeat.wants_to_join || !peers_.clusterd_alive(name) || known(name) == nullptr) continue;
+        ClusterRecord next = cluster;
         (listed(cluster, name) ? next.removing_voter : next.adding_voter) = name;
         return commit(next, listed(cluster, name) ? name + " lost its store: it is removed and added again"
                                                   : name + " is added to the store");
     }
     for (const auto& voter : cluster.voters) {
         if (!voter.witness || !witness_to_remove(voter)) continue;
+        ClusterRecord next = cluster;
         next.removing_voter = voter.name;
         return commit(next, "the witness has been silent for long: going on with the nodes alone");
     }

@@ -382,7 +382,9 @@ void ClusterNode::Impl::evaluate() {
     probe();
     look_at_own_disk();
     want_tables();
-    peers.tick(boot.claim(), boot.wants_to_join(), arbiter.weight_of(context.config.name));
+    peers.tick();
+    if (peers.heartbeat_due())
+        peers.send_heartbeats(boot.claim(), boot.wants_to_join(), arbiter.weight_of(context.config.name));
     save_events();
     context.queue.pump(context.now, context.next_tag, context.prng, *context.outputs);
 }

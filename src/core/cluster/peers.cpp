@@ -93,7 +93,7 @@ void Peers::send(const std::string& to, decltype(PeerMessage::body) body) {
     context_.emit(PeerSend{to, "", {context_.config.name, context_.config.incarnation, std::move(body)}});
 }
 
-void Peers::tick(const StoreClaim& claim, bool wants_to_join, std::uint32_t weight) {
+void Peers::tick() {
     for (auto& [name, peer] : peers_) {
         const bool is_alive = alive(name);
         if (is_alive == peer.was_alive) continue;
@@ -105,7 +105,9 @@ void Peers::tick(const StoreClaim& claim, bool wants_to_join, std::uint32_t weig
                            "silent on all paths; nothing is decided yet");
         }
     }
-    if (context_.now < next_heartbeat_) return;
+}
+
+void Peers::send_heartbeats(const StoreClaim& claim, bool wants_to_join, std::uint32_t weight) {
     next_heartbeat_ = context_.now + milliseconds(context_.timing().heartbeat_ms);
     Heartbeat heartbeat;
     heartbeat.number = ++number_;

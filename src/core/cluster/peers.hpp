@@ -39,8 +39,10 @@ class Peers {
     bool hear(const PeerMessageIn& in);
     void session(const BlockdSession& session);
     void store_health(const StoreHealth& health);
-    // Sends heartbeats when due and reports changes of suspicion.
-    void tick(const StoreClaim& claim, bool wants_to_join, std::uint32_t weight);
+    // Reports changes of suspicion.
+    void tick();
+    bool heartbeat_due() const { return context_.now >= next_heartbeat_; }
+    void send_heartbeats(const StoreClaim& claim, bool wants_to_join, std::uint32_t weight);
 
     const std::map<std::string, Peer>& all() const { return peers_; }
     const Peer* find(const std::string& name) const;
