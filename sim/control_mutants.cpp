@@ -1,10 +1,16 @@
 #include "sim/control_mutants.hpp"
 
+#include <algorithm>
 #include <cstdio>
+#include <map>
 #include <string>
+#include <utility>
+
+#include <fmt/format.h>
 
 #include "core/cluster/mutants.hpp"
 #include "sim/runner.hpp"
+#include "sim/scenarios/scenarios.hpp"
 
 namespace gemel::sim {
 namespace {
@@ -24,7 +30,7 @@ const std::vector<HuntProfile>& profiles() {
          {pause_short, store_trouble, cut_between_nodes, cut_control, guest_crash}},
         {"term_not_checked_at_action",
          Voters::three,
-         {cut_between_nodes, store_trouble, pause_short, fence_broken}},
+         {power_cut_owner, power_cut_peer, store_trouble, pause_short, fence_broken}},
         {"leave_without_new_revision",
          std::nullopt,
          {flap_links, store_trouble, cut_links, crash_blockd, power_cut_owner}},
@@ -34,6 +40,9 @@ const std::vector<HuntProfile>& profiles() {
         {"proof_unbounded", Voters::two, {long_partition}},
         {"proof_not_voided", std::nullopt, {cut_between_nodes, fence_slow, cut_control}},
         {"start_without_lookup", std::nullopt, {clusterd_crash, handover, guest_crash}},
+        {"promote_unfenced",
+         Voters::three,
+         {cut_everything_between, long_partition, pause_long, fence_broken}},
         {"ask_skipped", Voters::two, {cut_control, crash_blockd, cut_links_one_way, cut_links}},
         {"boot_check_skipped", Voters::two, {store_image, power_cut, blackout}},
         {"nonce_ignored", std::nullopt, {store_image}},
@@ -44,7 +53,37 @@ const std::vector<HuntProfile>& profiles() {
     return kProfiles;
 }
 
+RunSummary hunt(const HuntProfile& profile, std::uint32_t jobs, std::string_view mutant) {
+    RunPlan plan;
+    plan.seeds = kBudget;
+    plan.jobs = jobs;
+    plan.quiet = true;
+    plan.stop_after_failures = 1;
+    plan.mutant = std::string(mutant);
+    plan.voters = profile.voters;
+    plan.kinds = profile.faults;
+    return run_seeds(plan);
+}
+
+std::string first_failure(const RunSummary& summary) {
+    if (summary.failures.empty()) return {};
+    return fmt::format("{} in seed {}", summary.failures[0].promise, summary.failures[0].seed);
+}
+
+// What the unbroken program fails under that profile, or nothing; the same profile is run once.
+std::string unbroken_fails(const HuntProfile& profile, std::uint32_t jobs) {
+    static std::map<std::pair<std::optional<Voters>, std::vector<Fault>>, std::string> known;
+    const std::pair key{profile.voters, profile.faults};
+    const auto at = known.find(key);
+    if (at != known.end()) return at->second;
+    return known[key] = first_failure(hunt(profile, jobs, {}));
+}
+
 }  // namespace
+
+bool is_control_mutant(std::string_view name) {
+    return std::ranges::find(cluster::kMutants, name, &cluster::MutantName::name) != cluster::kMutants.end();
+}
 
 HuntProfile hunt_profile(std::string_view mutant) {
     for (const HuntProfile& profile : profiles())
@@ -52,27 +91,38 @@ HuntProfile hunt_profile(std::string_view mutant) {
     return {mutant, std::nullopt, {}};
 }
 
+// A scenario first: it says what went wrong. Then seeds, which count only where the unbroken program passes.
+static bool hunt_one(const HuntProfile& profile, std::uint32_t jobs) {
+    std::uint64_t seeds = 0;
+    std::string by = broken_scenario(std::string(profile.mutant), true);
+    bool found = !by.empty();
+    if (!found) {
+        const RunSummary summary = hunt(profile, jobs, profile.mutant);
+        seeds = summary.seeds;
+        by = first_failure(summary);
+        found = !by.empty();
+        if (const std::string broken = found ? unbroken_fails(profile, jobs) : ""; !broken.empty()) {
+            found = false;
+            by = "NOT FOUND: " + by + ", but the unbroken program fails its profile too: " + broken;
+        }
+    }
+    if (by.empty()) by = "NOT FOUND";
+    std::fputs(fmt::format("{:<34} {:<10} {:>6}  {}\n", profile.mutant, "control", seeds, by).c_str(),
+               stdout);
+    std::fflush(stdout);
+    return found;
+}
+
 bool hunt_control_mutants(std::uint32_t jobs, std::string_view only) {
+    if (const std::string broken = broken_scenario({}, true); !broken.empty()) {
+        std::printf("without any mutant: %s\nno control-plane mutant can be hunted until that is repaired\n",
+                    broken.c_str());
+        return false;
+    }
     bool all = true;
     for (const cluster::MutantName& mutant : cluster::kMutants) {
         if (!only.empty() && only != mutant.name) continue;
-        const HuntProfile profile = hunt_profile(mutant.name);
-        RunPlan plan;
-        plan.seeds = kBudget;
-        plan.jobs = jobs;
-        plan.quiet = true;
-        plan.stop_after_failures = 1;
-        plan.mutant = std::string(mutant.name);
-        plan.voters = profile.voters;
-        plan.kinds = profile.faults;
-        const RunSummary summary = run_seeds(plan);
-        const bool found = !summary.failures.empty();
-        all = all && found;
-        std::string by = "NOT FOUND";
-        if (found) by = summary.failures[0].promise + " in seed " + std::to_string(summary.failures[0].seed);
-        std::printf("%-34s %-10s %7llu  %s\n", plan.mutant.c_str(), "control",
-                    static_cast<unsigned long long>(summary.seeds), by.c_str());
-        std::fflush(stdout);
+        all = hunt_one(hunt_profile(mutant.name), jobs) && all;
     }
     return all;
 }

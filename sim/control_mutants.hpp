@@ -1,6 +1,6 @@
 // The control plane's mutants (core/cluster/mutants.hpp) and where each is looked for: with which voters and
-// faults. A profile names faults that reach the rule, never the breach; the unbroken program must pass the
-// same profile.
+// faults. A profile names faults that reach the rule, never the breach. A mutant counts as found only when
+// the unbroken program passes every seed of the same profile.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +19,7 @@ struct HuntProfile {
     std::vector<Fault> faults;     // empty: as the seed wants
 };
 
+bool is_control_mutant(std::string_view name);
 // the profile of that control-plane mutant; one with the mutant's name alone when there is no special one
 HuntProfile hunt_profile(std::string_view mutant);
 // Prints one line for each; false when one survives.

@@ -129,7 +129,12 @@ class Explorer {
     ExhaustiveSummary run() {
         for (const Program& program : all_programs(plan_.operations)) {
             ++summary_.programs;
-            explore(program);
+            try {
+                explore(program);
+            } catch (const Violation& violation) {
+                failed(fmt::format("'{}', without any crash: {}", name_of(program), violation.what()));
+                last_step_ = 0;
+            }
             if (stop()) break;
         }
         while (!running_.empty()) reap();
@@ -198,10 +203,13 @@ class Explorer {
         int status = 0;
         ::waitpid(child.pid, &status, 0);
         if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return;
+        const std::string why = count > 0 ? std::string(text.data(), static_cast<std::size_t>(count))
+                                          : std::string("INVARIANT: its message stands above");
+        failed(child.what + ": " + why);
+    }
+
+    void failed(const std::string& why) {
         ++summary_.failed;
-        std::string why = count > 0 ? std::string(text.data(), static_cast<std::size_t>(count))
-                                    : std::string("INVARIANT: its message stands above");
-        why = child.what + ": " + why;
         if (summary_.first.empty()) summary_.first = why;
         if (!plan_.quiet && summary_.failed <= 5) std::printf("  %s\n", why.c_str());
     }

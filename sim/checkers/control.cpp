@@ -11,7 +11,7 @@ constexpr Duration kContinuous =
     milliseconds(800);  // heartbeats this close belong to one stretch of being heard
 constexpr Duration kLongHeard = seconds(3);
 // what an old coordinator may still have begun before it could know
-constexpr Duration kTermKnown = seconds(4);
+constexpr Duration kTermKnown = milliseconds(1500);
 constexpr std::uint32_t kMostStarts = 10;  // restarts and host losses between two orders of the operator
 
 }  // namespace
@@ -86,6 +86,26 @@ std::string ControlChecker::fence_committed(std::uint32_t by, const Incarnation&
     if (proof && proof->victim == life && heard_[by].from == life && heard_[by].last > proof->began)
         return fmt::format("node{} commits a fence that a message of its victim has voided", by + 1);
     return {};
+}
+
+std::string ControlChecker::word_counts(std::uint32_t victim, std::optional<Duration> revoking,
+                                        std::optional<Duration> refused, Duration bound) const {
+    const Duration least = bound - bound / 100;  // clocks drift
+    const auto early = [&](const std::optional<Duration>& since) { return !since || *since < least; };
+    if (!early(revoking) && !early(refused)) return {};
+    const auto text = [](const std::optional<Duration>& since) {
+        return since ? fmt::format("{:.1f} s ago", since->seconds()) : std::string("not at all");
+    };
+    return fmt::format(
+        "node{} is taken for lost by the operator's word before the bound of {:.1f} s: its epoch was "
+        "committed "
+        "as revoking {}, and refused durably {}",
+        victim + 1, bound.seconds(), text(revoking), text(refused));
+}
+
+std::string ControlChecker::destroyed_rightful(std::uint32_t node, const std::string& why) const {
+    return fmt::format("clusterd on node{} destroys a guest that has the right to run there ('{}')", node + 1,
+                       why);
 }
 
 }  // namespace gemel::sim

@@ -50,6 +50,13 @@ class ControlChecker {
     std::string fence_committed(std::uint32_t by, const Incarnation& life, const Incarnation& living,
                                 bool powered, bool lied) const;
 
+    // The operator's word counts as proof from now on. How long ago the lost owner's epoch was committed as
+    // revoking, and how long ago the survivor's blockd had refused it durably; none: not at all.
+    std::string word_counts(std::uint32_t victim, std::optional<Duration> revoking,
+                            std::optional<Duration> refused, Duration bound) const;
+    // clusterd destroys a domain that has every right to run: committed here, in this epoch, wanted, served
+    std::string destroyed_rightful(std::uint32_t node, const std::string& why) const;
+
   private:
     struct Heard {
         Incarnation from;

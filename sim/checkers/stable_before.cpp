@@ -96,6 +96,13 @@ Breach StableBeforeChecker::peer_output(std::uint32_t node, const replication::P
                                        "Inconsistent",
                                        who(node))};
         }
+    } else if (std::holds_alternative<replication::ResyncCompareMessage>(send.message) ||
+               std::holds_alternative<replication::ResyncWriteMessage>(send.message)) {
+        if (!sides_[node].alone_in) {
+            return {"D7", fmt::format("{} sends resync data, and no committed record names it alone: the "
+                                      "target still counts as current",
+                                      who(node))};
+        }
     }
     return {};
 }

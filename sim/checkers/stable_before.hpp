@@ -7,6 +7,7 @@
 //   answer
 //        comes after its epoch is stable
 //   D2   alone means: the generation in which the peer left is stable here
+//   D7   resync data is sent only under a committed record that names the source alone
 //   C2   a refusal is answered when it is stable; nothing is answered after t_send(last renewal) + L
 //   H37  a join is proposed when both have written it; every leave makes a new generation
 #pragma once

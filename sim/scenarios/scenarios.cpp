@@ -96,8 +96,9 @@ std::vector<Scenario> all_scenarios() {
 }
 
 // Each in a process of its own: an INVARIANT ends that one only.
-std::string broken_scenario([[maybe_unused]] const std::string& mutant) {
+std::string broken_scenario([[maybe_unused]] const std::string& mutant, bool only_real_control) {
     for (const Scenario& scenario : all_scenarios()) {
+        if (only_real_control && !scenario.stage.real_control) continue;
         int ends[2];
         if (::pipe(ends) != 0) return {};
         std::fflush(stdout);

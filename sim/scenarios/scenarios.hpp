@@ -35,7 +35,8 @@ struct ScenarioPlan {
 };
 // Prints what it did; true when every log is as it should be.
 bool run_scenarios(const ScenarioPlan& plan);
-// With a mutant switched on: the first scenario that goes wrong, and how; empty when none does.
-std::string broken_scenario(const std::string& mutant);
+// With a mutant switched on: the first scenario that goes wrong, and how; empty when none does. Of all, or of
+// those that play with the real control plane.
+std::string broken_scenario(const std::string& mutant, bool only_real_control = false);
 
 }  // namespace gemel::sim

@@ -255,8 +255,12 @@ void ControlNode::run(const ReadTables&) {
 
 void ControlNode::run(const SubmitTxn& order) {
     parts_.store.submit(node_, order.txn,
-                        [this, life = life_, tag = order.tag](TxnOutcome outcome, std::uint64_t revision) {
-                            if (life == life_) post(TxnDone{tag, outcome, revision});
+                        [this, life = life_, tag = order.tag, sent = parts_.tasks.now()](
+                            TxnOutcome outcome, std::uint64_t revision) {
+                            if (life != life_) return;
+                            if (outcome == TxnOutcome::committed)
+                                parts_.cluster.checker().store_answered(node_, sent);
+                            post(TxnDone{tag, outcome, revision});
                         });
 }
 

@@ -39,6 +39,8 @@ class ClusterPort {
     // what the store has decided about the volume, for checks
     virtual const VolumeRecord& decided_volume() const = 0;
     virtual ControlChecker& checker() = 0;
+    // by what is committed and served, the guest's domain on that node may run on
+    virtual bool rightful(std::uint32_t node) const = 0;
 
   protected:
     ~ClusterPort() = default;

@@ -305,6 +305,8 @@ void ControlNode::run(const ShutdownDomain& order) {
 
 void ControlNode::run(const DestroyDomain& order) {
     parts_.trace.note_text(parts_.tasks.now(), node_, "domain.destroy", order.reason);
+    if (parts_.cluster.rightful(node_))
+        judge("C11", parts_.cluster.checker().destroyed_rightful(node_, order.reason));
     after(milliseconds(random_.between(5, 150)), [this, order] {
         if (!paused()) parts_.guests.destroy();
         post(DomainDone{order.tag, true, ""});

@@ -109,6 +109,7 @@ void ControlPlane::follow_nodes(std::span<const KeyChange> changes) {
         const auto row = truth_.nodes.find(change.key.substr(keys::kNodes.size()));
         if (row == truth_.nodes.end()) continue;
         const NodeRecord& record = row->second.record;
+        follow_word(record);
         if (record.fence.state != FenceState::verified || !record.fence.device.starts_with("bmc-")) continue;
         const std::uint32_t node = record.name == kNodeNames[0] ? 0 : 1;
         const Host& host = parts_.world.host(node);
@@ -116,6 +117,43 @@ void ControlPlane::follow_nodes(std::span<const KeyChange> changes) {
                                                             host.powered, lied_about(node));
         if (!breach.empty()) throw Violation("C6", breach);
     }
+}
+
+// The operator's word about a node becomes proof that its owner's life is over (C2).
+void ControlPlane::follow_word(const NodeRecord& record) {
+    const std::uint32_t node = record.name == kNodeNames[0] ? 0 : 1;
+    if (record.fence.state != FenceState::confirmed_down) return;
+    if (std::exchange(word_counts_[node], record.fence.incarnation) == record.fence.incarnation) return;
+    const auto& owner = committed_.record.owner;
+    if (!owner || owner->node != record.name || owner->incarnation != record.fence.incarnation) return;
+    parts_.counters.add("site.word_counts");
+    const auto ago = [this](const std::map<std::uint64_t, Instant>& since,
+                            std::uint64_t epoch) -> std::optional<Duration> {
+        const auto at = since.find(epoch);
+        if (at == since.end()) return std::nullopt;
+        return parts_.tasks.now() - at->second;
+    };
+    const std::string breach = checker_.word_counts(
+        node, ago(revoking_since_, owner->epoch), ago(refused_since_[1 - node], owner->epoch),
+        milliseconds(truth_.cluster ? truth_.cluster->record.timing.regrant_ms()
+                                    : setup_.timing.regrant_ms()));
+    if (!breach.empty()) throw Violation("C2", breach);
+}
+
+// All of it committed: placed here in this life, wanted, its volume owned and served here in the epoch that
+// the domain was started with.
+bool ControlPlane::rightful(std::uint32_t node) const {
+    const auto guest = truth_.guests.find(Operator::kName);
+    const auto self = truth_.nodes.find(kNodeNames[node]);
+    if (guest == truth_.guests.end() || self == truth_.nodes.end()) return false;
+    const GuestRecord& record = guest->second.record;
+    const GuestHost& host = *hosts_[node];
+    const bool wanted = record.wish == GuestWish::running && self->second.record.state == NodeState::member;
+    const bool placed = record.placement && record.placement->node == kNodeNames[node] &&
+                        record.placement->incarnation == parts_.world.host(node).incarnation &&
+                        record.placement->phase == GuestPhase::running;
+    return wanted && placed && host.vcpus_run() && owns(node, host.epoch()) &&
+           !committed_.record.owner->revoking && parts_.world.block(node).served_epoch() == host.epoch();
 }
 
 void ControlPlane::follow_volume() {
@@ -139,6 +177,7 @@ void ControlPlane::follow_volume() {
     if (!now.owner && before.record.owner) parts_.counters.add("commit.release");
     if (now.owner && now.owner->revoking && !(before.record.owner && before.record.owner->revoking))
         parts_.counters.add("commit.revoking");
+    if (now.owner && now.owner->revoking) revoking_since_.emplace(now.owner->epoch, parts_.tasks.now());
     mask_ = ack_mask();
     parts_.world.committed_anew();
     if (now.owner) formed_ = true;
@@ -391,6 +430,7 @@ void ControlPlane::need_record(std::uint32_t node, std::uint64_t at_least_revisi
 }
 
 void ControlPlane::epoch_refused(std::uint32_t node, std::uint64_t epoch) {
+    refused_since_[node].emplace(epoch, parts_.tasks.now());
     nodes_[node]->blockd_epoch_refused(epoch);
 }
 

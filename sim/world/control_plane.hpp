@@ -88,6 +88,7 @@ class ControlPlane final : public Control, public ClusterPort, public OperatorPo
     void guest_began(std::uint32_t node) override { parts_.world.guest_began(node); }
     const VolumeRecord& decided_volume() const override { return committed_.record; }
     ControlChecker& checker() override { return checker_; }
+    bool rightful(std::uint32_t node) const override;
 
     // -- OperatorPort
     const cluster::Tables& truth() const override { return truth_; }
@@ -106,6 +107,7 @@ class ControlPlane final : public Control, public ClusterPort, public OperatorPo
     void applied(std::uint32_t member, std::uint64_t revision, std::span<const cluster::KeyChange> changes);
     void follow_volume();
     void follow_nodes(std::span<const cluster::KeyChange> changes);
+    void follow_word(const NodeRecord& record);
     void look();
     bool lied_about(std::uint32_t node) const;
 
@@ -129,6 +131,10 @@ class ControlPlane final : public Control, public ClusterPort, public OperatorPo
     CommittedVolume committed_;
     std::uint32_t mask_ = 0;
     std::array<std::optional<Incarnation>, 2> lied_;  // a device said this life was off
+    // when that epoch was first seen so: committed as revoking; refused durably by that node's blockd
+    std::map<std::uint64_t, Instant> revoking_since_;
+    std::array<std::map<std::uint64_t, Instant>, 2> refused_since_;
+    std::array<std::optional<Incarnation>, 2> word_counts_;
     bool formed_ = false;
 };
 

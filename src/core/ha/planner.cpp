@@ -106,6 +106,12 @@ class Planner {
         plan_.push_back(RunFence{node.name, node.incarnation, device->name});
     }
 
+    // Silence proves nothing: its life is proven over, or its guests are left alone (C3).
+    bool proven_lost(const PlacementRecord& placement) const {
+        if (mutant("promote_unfenced") && !alive(placement.node)) return true;
+        return proven_gone(tables_, placement.node, placement.incarnation);
+    }
+
     void guests() {
         std::vector<const GuestRecord*> order;
         for (const auto& [name, row] : tables_.guests) order.push_back(&row.record);
@@ -113,8 +119,7 @@ class Planner {
             return a->priority != b->priority ? a->priority > b->priority : a->name < b->name;
         });
         for (const auto* guest : order) {
-            const bool lost = guest->placement &&
-                              proven_gone(tables_, guest->placement->node, guest->placement->incarnation);
+            const bool lost = guest->placement && proven_lost(*guest->placement);
             if (guest->placement && !lost) continue;
             if (guest->wish == GuestWish::stopped) {
                 if (lost)

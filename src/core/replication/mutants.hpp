@@ -27,6 +27,8 @@ inline constexpr std::array kEngineMutants = std::to_array<MutantEntry>({
     {"join_after_propose", "H31",
      "acknowledgements wait for the target only after its UpToDate is committed"},
     {"join_written_after_proposed", "H37", "the join intent is not stable before the join is proposed"},
+    {"resync_before_leave_committed", "D7",
+     "a resync begins as soon as both sides know who is the source, before the target's leave is committed"},
     {"leave_keeps_generation", "H37 G1", "a leave keeps the generation"},
     {"target_not_marked_inconsistent", "D10 R4", "resync data is written before Inconsistent is stable"},
     {"interval_lock_skipped_in_resync", "D6 R2 R3", "resync chunks do not lock out guest writes"},

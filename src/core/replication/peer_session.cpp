@@ -1,6 +1,7 @@
 #include "core/replication/peer_session.hpp"
 
 #include "base/invariant.hpp"
+#include "base/mutant.hpp"
 #include "core/replication/core.hpp"
 
 namespace gemel::replication {
@@ -253,9 +254,12 @@ void PeerSession::conclude() {
         case Verdict::split_brain: stand_alone(problem_, NoticeKind::refused); return;
         case Verdict::foreign: stand_alone(problem_, NoticeKind::refused); return;
         case Verdict::wait_record:
-        case Verdict::no_source:
+        case Verdict::no_source: core_.again(); return;
         case Verdict::leave_then_source:
-        case Verdict::leave_then_target: core_.again(); return;
+        case Verdict::leave_then_target:
+            if (mutant("resync_before_leave_committed")) return connect();
+            core_.again();
+            return;
         case Verdict::no_resync:
         case Verdict::source_bitmap:
         case Verdict::source_full:
