@@ -85,7 +85,7 @@ World::World(const SeedOptions& options, Counters& counters)
 // Half of the seeds have bounds so short that an operator's word counts within a run.
 TimingRecord World::timing() {
     TimingRecord timing;
-    if (random_.chance(1, 2)) timing.fence_bound_ms = 12'000;
+    if (random_.chance(1, 2)) timing.fence_bound_ms = voters_ == Voters::two ? 18'000 : 12'000;
     return timing;
 }
 
