@@ -83,6 +83,12 @@ class Control : public ControlPort {
     virtual void replica_replaced(std::uint32_t node, ReplicaId fresh) = 0;
     // he vouches that this node is off, to the other one, again and again until then
     virtual void vouch_for_off(std::uint32_t, Instant) {}
+    // his node leaves the cluster as when the host shuts down; told when it is done, or refused
+    virtual bool ask_leave(std::uint32_t) { return false; }
+    // The witness gets the disk back that it had a while ago; only while both nodes have all that was
+    // decided.
+    virtual void take_witness_image() {}
+    virtual bool restore_witness_image() { return false; }
     // the store's directory of a switched-off host, with its nonce
     virtual void take_store_image(std::uint32_t) {}
     virtual bool restore_store_image(std::uint32_t) { return false; }

@@ -372,7 +372,7 @@ void ControlPlane::answered(std::uint32_t, const ApiAnswer& answer) {
 
 void ControlPlane::left(std::uint32_t node, const LeaveDone& done) {
     parts_.counters.add(done.ok ? "leave.done" : "leave.failed");
-    if (done.ok) parts_.world.power_off(node);
+    parts_.world.power_off(node);  // a host that shuts down does so in the end
 }
 
 bool ControlPlane::takes_orders(std::uint32_t node) const {
@@ -384,6 +384,28 @@ void ControlPlane::order(std::uint32_t node, const ApiRequest& request) {
     if (std::holds_alternative<StartAlone>(request.command)) checker_.operator_overrides(node);
     if (std::holds_alternative<GuestStart>(request.command)) checker_.guest_ran_long();
     nodes_[node]->post(request);
+}
+
+bool ControlPlane::ask_leave(std::uint32_t node) {
+    if (!parts_.world.host(node).up() || nodes_[node]->clusterd() == nullptr) return false;
+    nodes_[node]->post(LeaveNode{});
+    return true;
+}
+
+void ControlPlane::take_witness_image() {
+    if (setup_.voters == Voters::three && store_.running(kWitness)) witness_image_ = store_.copy(kWitness);
+}
+
+bool ControlPlane::restore_witness_image() {
+    if (!witness_image_ || !settled() || store_.has_directory(kWitness) == false) return false;
+    const auto leader = store_.working_leader();
+    const bool same = witness_image_->member_id == store_.directory(kWitness)->member_id;
+    if (!leader || *leader == kWitness || !same || !store_.has_all(1 - *leader, *leader)) return false;
+    store_.stop(kWitness, true);
+    store_.restore(kWitness, *witness_image_);
+    witness_image_.reset();
+    if (parts_.world.witness_up()) store_.start(kWitness);
+    return true;
 }
 
 void ControlPlane::take_store_image(std::uint32_t node) {

@@ -61,6 +61,9 @@ class ControlPlane final : public Control, public ClusterPort, public OperatorPo
     bool replace_replica(std::uint32_t node) override;
     void replica_replaced(std::uint32_t, ReplicaId) override {}
     void vouch_for_off(std::uint32_t node, Instant until) override { operator_->vouch_for_off(node, until); }
+    bool ask_leave(std::uint32_t node) override;
+    void take_witness_image() override;
+    bool restore_witness_image() override;
     void take_store_image(std::uint32_t node) override;
     bool restore_store_image(std::uint32_t node) override;
     void set_late_commits(bool late) override { store_.set_late_commits(late); }
@@ -128,6 +131,7 @@ class ControlPlane final : public Control, public ClusterPort, public OperatorPo
         ControlNode::StoreDisk disk;
     };
     std::array<std::optional<StoreImage>, 2> images_;
+    std::optional<StoreDirectory> witness_image_;
     CommittedVolume committed_;
     std::uint32_t mask_ = 0;
     std::array<std::optional<Incarnation>, 2> lied_;  // a device said this life was off

@@ -46,6 +46,8 @@ constexpr std::array<std::string_view, kFaultKinds> kNames = {"power_cut",
                                                               "fence_lies",
                                                               "fence_slow",
                                                               "poison_guest",
+                                                              "leave_and_return",
+                                                              "witness_image",
                                                               "store_image"};
 
 }  // namespace

@@ -56,13 +56,15 @@ enum class Fault : std::uint8_t {
     fence_lies,
     fence_slow,
     poison_guest,
+    leave_and_return,
+    witness_image,
     store_image,
     count,
 };
 inline constexpr std::size_t kFaultKinds = static_cast<std::size_t>(Fault::count);
-// Those from here on are asked for by name, to hunt a mutant: what they found is not all repaired yet
-// (docs/design/0004, "Open").
-inline constexpr std::size_t kSwarmKinds = static_cast<std::size_t>(Fault::cut_between_nodes);
+// Those from here on are asked for by name, to hunt a mutant: a member that forgot what it voted for breaks
+// any store unless a node that knows is there to tell it (design note 0004).
+inline constexpr std::size_t kSwarmKinds = static_cast<std::size_t>(Fault::store_image);
 
 std::string_view name_of(Fault fault);
 

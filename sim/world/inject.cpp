@@ -22,6 +22,7 @@ void World::schedule_faults() {
         faults_injected_ == 0 ? milliseconds(random_.between(4000, 9000)) : microseconds(micros);
     tasks_.after(wait, [this] {
         if (healing_) return;
+        if (queue_.now() < quiet_until_) return schedule_faults();
         const Fault fault = plan_.kinds[random_.below(plan_.kinds.size())];
         inject(fault, static_cast<std::uint32_t>(random_.below(2)));
         schedule_faults();

@@ -207,6 +207,10 @@ std::optional<std::uint32_t> StoreModel::working_leader() const {
     return std::nullopt;
 }
 
+bool StoreModel::has_all(std::uint32_t node, std::uint32_t leader) const {
+    return hear_each_other(leader, node) && directories_[node]->log == directories_[leader]->log;
+}
+
 bool StoreModel::learner_ready(std::uint32_t node) const {
     const auto leader = working_leader();
     if (!leader || directories_[node] == nullptr || !processes_[node].running) return false;

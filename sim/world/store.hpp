@@ -117,6 +117,8 @@ class StoreModel {
     const StoreDirectory* directory(std::uint32_t node) const { return directories_[node].get(); }
     bool answers(std::uint32_t asker, std::uint32_t member) const;
     bool learner_ready(std::uint32_t node) const;
+    // `node` runs, hears that leader, and has stored all that the leader has
+    bool has_all(std::uint32_t node, std::uint32_t leader) const;
     // the leader with a majority now, if there is one
     std::optional<std::uint32_t> working_leader() const;
 

@@ -559,6 +559,16 @@ bool World::beyond_repair() const {
     return false;
 }
 
+// Nobody will use that disk again by himself, and nothing else counts.
+bool World::only_copy_failed() const {
+    for (std::uint32_t node = 0; node < 2; ++node) {
+        const bool alone = control_->in_ack_set(node) && !control_->in_ack_set(1 - node);
+        if (alone && blocks_[node]->running() && blocks_[node]->view().local_state == ReplicaState::failed)
+            return true;
+    }
+    return false;
+}
+
 void World::live() {
     heal();
     const auto enough = [this] { return guest_->completions() >= kRequestsASeed && converged(); };
@@ -569,6 +579,7 @@ void World::live() {
         // what hangs in a disk since before the healing may still end badly
         if (done) run_for(kLastHang);
         done = done && converged();
+        if (!done && round >= 6 && beyond_repair() && only_copy_failed()) break;
         if (!done && round >= 2) repair_failed_replicas();
         // fenced by what was decided before the healing: somebody presses the button
         for (std::uint32_t node = 0; node < 2; ++node) {

@@ -159,6 +159,7 @@ class World final : public WorldPort, public GuestObserver, public EngineWatch {
     void take_image(std::uint32_t node);
     void live();
     bool beyond_repair() const;
+    bool only_copy_failed() const;
     Duration outage();
     std::uint32_t owner_or_random();
 
@@ -204,6 +205,7 @@ class World final : public WorldPort, public GuestObserver, public EngineWatch {
     bool healing_ = false;
     bool poisoned_ = false;
     bool cut_at_commit_ = false;
+    Instant quiet_until_;  // no other fault before
     std::uint32_t active_extents_ = 4;
     std::uint64_t faults_injected_ = 0;
     FaultPlan plan_;
