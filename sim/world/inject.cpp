@@ -254,6 +254,20 @@ bool World::inject_control_fault(Fault fault, std::uint32_t node) {
             control_->set_trouble(random_.chance(2, 3), random_.chance(2, 3));
             tasks_.after(outage() + seconds(1), [this] { control_->set_trouble(false, false); });
             return true;
+        case Fault::leave_and_return:
+            if (!control_->ask_leave(node)) return false;
+            tasks_.after(milliseconds(random_.between(20'000, 60'000)), [this, node] { power_on(node); });
+            return true;
+        case Fault::witness_image:
+            // A voter that forgets breaks any store: while others fail, too. So everything is well when it
+            // does.
+            control_->take_witness_image();
+            tasks_.after(milliseconds(random_.between(3000, 15'000)), [this] {
+                if (healing_ || cut_at_commit_ || poisoned_ || !control_->restore_witness_image()) return;
+                counters_.add("site.witness_image_restored");
+                quiet_until_ = queue_.now() + seconds(3);
+            });
+            return true;
         case Fault::fence_broken: {
             constexpr std::array<FenceMood, 3> kBad = {FenceMood::slow, FenceMood::fails, FenceMood::hangs};
             fence_moods_[node] = kBad[random_.below(kBad.size())];

@@ -99,20 +99,6 @@ bool World::inject_cluster_fault(Fault fault, std::uint32_t node) {
             if (guest_->alive()) guest_->kill();
             tasks_.after(seconds(random_.between(30, 90)), [this] { poisoned_ = false; });
             return true;
-        case Fault::leave_and_return:
-            if (!control_->ask_leave(node)) return false;
-            tasks_.after(milliseconds(random_.between(20'000, 60'000)), [this, node] { power_on(node); });
-            return true;
-        case Fault::witness_image:
-            // A voter that forgets breaks any store: while others fail, too. So everything is well when it
-            // does.
-            control_->take_witness_image();
-            tasks_.after(milliseconds(random_.between(3000, 15'000)), [this] {
-                if (healing_ || cut_at_commit_ || poisoned_ || !control_->restore_witness_image()) return;
-                counters_.add("site.witness_image_restored");
-                quiet_until_ = queue_.now() + seconds(3);
-            });
-            return true;
         case Fault::store_image:
             // only hunts ask for it
             if (!hosts_[node].up() || options_.kinds.empty()) return false;
