@@ -70,6 +70,37 @@ void cleared_before_own_flush(Stage& s) {
     s.end();
 }
 
+// A learner took itself for one of two voters: it fenced the only voter, which had gone on without it, and
+// forced what it had.
+void learner_forces_nothing(Stage& s) {
+    s.power_cut(1);
+    s.until("node1 may acknowledge alone", [&] { return s.alone(0); });
+    s.finish(s.write(10));
+    s.power_on(1);
+    const auto store_of_node2 = [&](const char* is) {
+        return s.world().control().state_text().find(std::string("clusterd on node2: store ") + is) !=
+               std::string::npos;
+    };
+    s.step_until(
+        "node2's old store is set aside", [&] { return store_of_node2("old"); }, seconds(60));
+    s.step_until(
+        "node2's member has been added again, as a learner",
+        [&] { return store_of_node2("quorate (runs), acting"); }, seconds(60));
+    s.run(milliseconds(300));  // it reads that its replica is current again
+    s.check("its vote is not committed yet", !s.world().control().settled());
+    s.say("All paths between the nodes are cut, the fence devices are reached.");
+    s.world().cut_nodes_apart(true);
+    s.until("node1 may acknowledge alone again", [&] { return s.alone(0); });
+    const auto write = s.written(20);
+    s.finish(s.flush());
+    s.run(seconds(40));
+    s.check("nobody has fenced node1, which owns the volume", s.world().host(0).up() && s.owner() == 0);
+    s.world().cut_nodes_apart(false);
+    s.until_converged();
+    s.check("what node1 acknowledged is there", s.shows(0, write) && s.shows(1, write));
+    s.end();
+}
+
 }  // namespace
 
 void add_regressions(std::vector<Scenario>& all) {
@@ -81,6 +112,11 @@ void add_regressions(std::vector<Scenario>& all) {
                    "A source sends what only its cache holds, to a target that knows nothing of it.",
                    "The cleared bits are stable only after the source's own copy is (D3, D4).",
                    cleared_before_own_flush});
+    all.push_back({"learner-forces-nothing",
+                   "Two voters: one is cut off while it is being added to the store again.",
+                   "It neither fences nor forces: the only voter went on without it (C6, D1).",
+                   learner_forces_nothing,
+                   {{}, Voters::two, true}});
 }
 
 }  // namespace gemel::sim

@@ -17,6 +17,16 @@ const FenceDeviceRecord* device_for(const Tables& tables, const std::string& nod
     return nullptr;
 }
 
+// A member that is being added, or removed, may be none yet, or none any more: the other one commits without
+// it, and what it has stored says nothing of that. It neither fences nor forces.
+bool own_vote_is_open(const Context& context) {
+    const auto open = [&](const auto& row) {
+        return row && (row->record.adding_voter == context.config.name ||
+                       row->record.removing_voter == context.config.name);
+    };
+    return open(context.gated.cluster) || open(context.latest.cluster);
+}
+
 }  // namespace
 
 void Arbiter::move(State to, const std::string& why) {
@@ -375,6 +385,11 @@ void Arbiter::evaluate() {
     if (context_.withdrawn) {
         // It gave up its say when it began to leave: what happens now is the others' business.
         if (state_ != State::idle && state_ != State::activating) reset("this node is leaving");
+        return;
+    }
+    if (own_vote_is_open(context_) && !accept_loss_ && !mutant("open_vote_ignored")) {
+        if (state_ != State::idle && state_ != State::activating)
+            reset("the vote of this node is not committed");
         return;
     }
     const auto other = context_.other_voter();

@@ -1,5 +1,7 @@
 #include "core/cluster/guest_agent.hpp"
 
+#include <algorithm>
+
 #include "core/cluster/volume_rules.hpp"
 #include "core/formats/records_json.hpp"
 
@@ -250,6 +252,17 @@ void GuestAgent::commit_phase(const std::string& name, const Row<GuestRecord>& r
     if (run != runs_.end()) run->second.repeat_at = context_.now + seconds(1);
 }
 
+// An operator said that this node is off, and it lives: the peer's blockd refuses the epoch for good, nothing
+// makes its lease fresh again. Giving it back is the only way on (C2, C12).
+bool GuestAgent::lease_revoked(const PlacementRecord& placement) const {
+    return std::ranges::any_of(placement.epochs, [this](const auto& disk) {
+        const auto row = context_.gated.volumes.find(disk.first);
+        if (row == context_.gated.volumes.end()) return false;
+        const auto& owner = row->second.record.owner;
+        return owner && owner->revoking && owner->node == context_.config.name && owner->epoch == disk.second;
+    });
+}
+
 void GuestAgent::watch(const std::string& name, const Row<GuestRecord>& row, Run& run) {
     const GuestRecord& guest = row.record;
     keep_guarded(name, guest, run);
@@ -262,6 +275,11 @@ void GuestAgent::watch(const std::string& name, const Row<GuestRecord>& row, Run
             if (run.failed) context_.event("error", "vm.crashed", "vm/" + name, run.error);
             return move(name, run, State::clearing, "its domain is gone");
         }
+    }
+    if (lease_revoked(run.placement)) {
+        run.error = "its lease on " + context_.config.name + " was revoked by the operator's confirm-down";
+        context_.event("warning", "vm.lease-revoked", "vm/" + name, run.error);
+        return move(name, run, State::clearing, "its lease was revoked");
     }
     if (guest.wish == GuestWish::stopped || leaving()) {
         commit_phase(name, row, GuestPhase::stopping);

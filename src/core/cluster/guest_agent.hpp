@@ -66,6 +66,7 @@ class GuestAgent {
     void commit_phase(const std::string& name, const Row<GuestRecord>& row, GuestPhase phase);
     void move(const std::string& name, Run& run, State to, const std::string& why);
     bool serving(const PlacementRecord& placement) const;
+    bool lease_revoked(const PlacementRecord& placement) const;
     bool has_front_client(const PlacementRecord& placement) const;
     const DomainView* domain(const GuestId& uuid) const;
     bool placed_here(const PlacementRecord& placement) const;

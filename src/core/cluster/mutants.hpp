@@ -14,6 +14,7 @@ struct MutantName {
 
 inline constexpr std::array kMutants{
     MutantName{"standing_ignored", "a node without standing forces and fences (C6, H27)"},
+    MutantName{"open_vote_ignored", "a learner takes itself for one of two voters (C6)"},
     MutantName{"barrier_skipped", "with two voters a transaction counts without its barrier (H34)"},
     MutantName{"lineage_not_compared", "transactions land in another lineage (H35)"},
     MutantName{"term_not_compared", "an old coordinator's transactions still land (H11)"},
