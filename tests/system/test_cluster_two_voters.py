@@ -25,8 +25,8 @@ def refuses_alone(box, host):
     check("quor" in said or "store" in said or "peer" in said, f"the refusal does not say why: {said}")
     said = box.refusal(host, "cluster", "start", "--alone")
     check("--accept-loss" in said, f"the refusal does not say what is missing: {said}")
-    said = box.refusal(host, "cluster", "start", "--alone", "--accept-loss", "--confirm", "another")
-    check(box.id in said, f"the refusal does not say which name is expected: {said}")
+    wait_for(lambda: box.id in box.refusal(host, "cluster", "start", "--alone", "--accept-loss", "--confirm", "another"), 30,
+             f"{host} to have read its own copy of the store, and the refusal to say which name is expected")
 
 
 def stale_node_story(box, guest, load):

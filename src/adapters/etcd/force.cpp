@@ -1,6 +1,7 @@
 #include "adapters/etcd/force.hpp"
 
 #include <chrono>
+#include <memory>
 #include <thread>
 
 #include <fmt/format.h>
@@ -12,21 +13,28 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// The copy serves as soon as a linearizable read works; then one commit, whose outcome must be certain.
-Status commit_on_copy(const Process& process, const http::TlsFiles& tls, const Transaction& first_commit) {
+// The copy serves as soon as a linearizable read works.
+Result<std::unique_ptr<Client>> client_of_copy(const Process& process, const http::TlsFiles& tls) {
     const auto address = http::Address::parse(process.client_url());
     if (!address) return tl::unexpected<Error>(address.error());
-    Client client({{*address}, tls});
+    auto client = std::make_unique<Client>(ClientOptions{{*address}, tls});
     const auto deadline = Clock::now() + std::chrono::seconds(15);
-    auto ready = client.get("/", milliseconds(500));
+    auto ready = client->get("/", milliseconds(500));
     while (!ready) {
         if (Clock::now() > deadline)
             return fail(ErrorCode::timed_out,
                         "the forced copy of the store does not serve: " + ready.error().message);
         std::this_thread::sleep_for(std::chrono::milliseconds(10));
-        ready = client.get("/", milliseconds(500));
+        ready = client->get("/", milliseconds(500));
     }
-    const auto result = client.commit(first_commit, seconds(10));
+    return client;
+}
+
+// One commit, whose outcome must be certain.
+Status commit_on_copy(const Process& process, const http::TlsFiles& tls, const Transaction& first_commit) {
+    const auto client = client_of_copy(process, tls);
+    if (!client) return tl::unexpected<Error>(client.error());
+    const auto result = (*client)->commit(first_commit, seconds(10));
     if (result.outcome == Outcome::committed) return {};
     if (result.outcome == Outcome::compare_failed)
         return fail(ErrorCode::failed_precondition, "the store is not what it was when forcing was decided");
@@ -52,6 +60,18 @@ Status force_prepare(const StoreDirectory& directory, const ProcessConfig& confi
         if (auto removed = directory.delete_copy(); !removed) return removed;
     }
     return done ? stopped : done;
+}
+
+Result<RangeResult> read_copy(const StoreDirectory& directory, const ProcessConfig& config,
+                              const std::string& prefix) {
+    Process process(config, directory.forcing(), directory.log());
+    if (auto ok = process.start_forced(); !ok) return tl::unexpected<Error>(ok.error());
+    const auto client = client_of_copy(process, config.tls);
+    auto read = client ? (*client)->get_prefix_serializable(prefix, seconds(5))
+                       : Result<RangeResult>(tl::unexpected<Error>(client.error()));
+    if (auto ok = process.stop(Duration{}); !ok) return tl::unexpected<Error>(ok.error());
+    if (auto ok = directory.delete_copy(); !ok) return tl::unexpected<Error>(ok.error());
+    return read;
 }
 
 Status force_activate(const StoreDirectory& directory) {

@@ -13,6 +13,10 @@ namespace gemel::etcd {
 // copy.
 Status force_prepare(const StoreDirectory& directory, const ProcessConfig& config,
                      const Transaction& first_commit);
+// What a member knew to be committed when it was copied (directory.make_copy(), while it was stopped): a
+// member that has been started but has not met a quorum in its life answers nobody. The copy is deleted.
+Result<RangeResult> read_copy(const StoreDirectory& directory, const ProcessConfig& config,
+                              const std::string& prefix);
 // Puts the copy in place; the old directory is renamed and kept.
 Status force_activate(const StoreDirectory& directory);
 

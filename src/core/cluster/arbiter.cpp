@@ -199,6 +199,10 @@ Status Arbiter::may_start_alone() const {
         return fail(ErrorCode::failed_precondition,
                     *context_.other_voter() + " answers; bring its store back instead");
     }
+    if (!context_.latest.lineage) {
+        return fail(ErrorCode::unavailable,
+                    "this node has not read its own copy of the store yet; repeat in a few seconds");
+    }
     return {};
 }
 
@@ -273,8 +277,10 @@ void Arbiter::wait_turn() {
 void Arbiter::fence() {
     const auto* device = device_for(context_.latest, peer_);
     if (device == nullptr) {
-        why_ = "there is no fence device for " + peer_;
+        why_ = "there is no fence device for " + peer_ + ": switch it off, then 'gemel node confirm-down " +
+               peer_ + "' proves its loss";
         not_before_ = context_.now + kFenceRetry;
+        accept_loss_ = false;
         return;
     }
     move(State::fencing, "fencing " + peer_ + " by " + device->name);

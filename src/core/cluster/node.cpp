@@ -231,8 +231,10 @@ void ClusterNode::Impl::probe() {
 void ClusterNode::Impl::look_at_own_disk() {
     const bool wanted =
         boot.state() == Boot::State::starting && !context.ever_quorate && !context.tables_live;
-    if (!wanted || context.now < stale_next_) return;
-    stale_next_ = context.now + seconds(1);
+    // One at a time: its answer may take longer than the pause between two.
+    const Duration pause = stale_tag_ != 0 ? kOwnReadGivenUp : seconds(1);
+    if (!wanted || (stale_asked_ && context.now < *stale_asked_ + pause)) return;
+    stale_asked_ = context.now;
     stale_tag_ = context.tag();
     context.emit(StoreRead{stale_tag_, {std::string(keys::kRoot)}, true, true});
 }

@@ -26,6 +26,7 @@ class ClusterNode::Impl {
     static constexpr Duration kProbeEvery = milliseconds(250);
     static constexpr std::size_t kMaxProbes = 3;  // under way at once; a late answer counts, from its sending
     static constexpr Duration kProbeGivenUp = seconds(5);
+    static constexpr Duration kOwnReadGivenUp = seconds(10);
     static constexpr Duration kQuorateFor = milliseconds(1500);
     static constexpr Duration kEventsEvery = milliseconds(1500);
     static constexpr Duration kTickEvery = milliseconds(250);
@@ -92,7 +93,7 @@ class ClusterNode::Impl {
 
     std::map<Tag, Instant> probes_;
     Tag stale_tag_ = 0;
-    Instant stale_next_;
+    std::optional<Instant> stale_asked_;
     Instant tables_next_;
     Instant probe_next_;
     std::uint64_t change_revision_ = 0;  // newest change that decisions read

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <unistd.h>
 
@@ -28,6 +29,7 @@ namespace {
 // Short: an unknown outcome is read back, and what waits behind it may be a takeover.
 constexpr Duration kTxnTimeout = seconds(1);
 constexpr Duration kReadTimeout = seconds(1);
+constexpr int kOwnReadsBeforeCopy = 3;  // a member that forms a quorum at once is left alone
 constexpr Duration kMemberTimeout = seconds(5);
 
 etcd::Transaction to_etcd(const cluster::Txn& txn) {
@@ -129,6 +131,8 @@ struct StoreDriver::Impl {
     void run_transaction(const cluster::SubmitTxn& request);
     void run_read(const cluster::StoreRead& request);
     void run_own_read(const cluster::StoreRead& request);
+    void own_read_done(const cluster::StoreRead& request, const std::optional<etcd::RangeResult>& stored);
+    std::optional<etcd::RangeResult> look_at_disk(const std::string& prefix);
     void bootstrap_done();
     Status run_command(const cluster::StoreCommandKind& command);
     Status start_store();
@@ -151,14 +155,17 @@ struct StoreDriver::Impl {
     etcd::Client own;  // our own member only
     etcd::Client member_commands;
     LeaseKeeper lease;
-    bool have_snapshot = false;        // watcher's thread
-    bool bootstrap_looked_at = false;  // transaction worker
+    bool have_snapshot = false;                // watcher's thread
+    bool bootstrap_looked_at = false;          // transaction worker
+    int own_reads_failed = 0;                  // own read worker
+    std::optional<etcd::RangeResult> on_disk;  // command worker: read from a copy; it does not change
     std::unique_ptr<etcd::Watcher> watcher;
     std::unique_ptr<StoreHealthProbe> health;
     // Last: they are stopped first.
     Worker transaction_worker{64};
     Worker read_worker{32};
     Worker command_worker{32};
+    Worker own_read_worker{4};  // gives work to the one above
 };
 
 void StoreDriver::Impl::run_transaction(const cluster::SubmitTxn& request) {
@@ -190,21 +197,55 @@ void StoreDriver::Impl::bootstrap_done() {
     }
 }
 
-// What our own member has on its disk, quorum or not; nobody else is asked.
+// What our own member has on its disk, quorum or not; nobody else is asked. A member that has met no quorum
+// since it was started does not answer: then a copy of it is read.
 void StoreDriver::Impl::run_own_read(const cluster::StoreRead& request) {
+    if (request.keys.size() != 1 || !settings.file.voter) return own_read_done(request, {});
+    if (auto stored = own.get_prefix_serializable(request.keys.front(), kReadTimeout))
+        return own_read_done(request, std::move(*stored));
+    ++own_reads_failed;
+    const bool taken = own_reads_failed >= kOwnReadsBeforeCopy && command_worker.post([this, request] {
+        if (!on_disk) on_disk = look_at_disk(request.keys.front());
+        own_read_done(request, on_disk);
+    });
+    if (!taken) own_read_done(request, {});
+}
+
+void StoreDriver::Impl::own_read_done(const cluster::StoreRead& request,
+                                      const std::optional<etcd::RangeResult>& stored) {
     cluster::ReadDone done;
     done.tag = request.tag;
     done.sent_at = boot_now();
-    done.ok = !request.keys.empty() && settings.file.voter;
-    for (const auto& key : request.keys) {
-        if (!done.ok) break;
-        const auto stored = own.get_prefix_serializable(key, kReadTimeout);
-        done.ok = stored.has_value();
-        if (!stored) continue;
+    done.ok = stored.has_value();
+    if (stored) {
         done.revision = static_cast<std::uint64_t>(stored->header.revision);
         for (const auto& pair : stored->pairs) done.values.push_back(to_core(pair));
     }
     sink(done);
+}
+
+// The member is stopped only while it is copied; it forms a quorum as before when the others come.
+std::optional<etcd::RangeResult> StoreDriver::Impl::look_at_disk(const std::string& prefix) {
+    if (!directory.present() || directory.has_copy()) return std::nullopt;  // a forcing is under way
+    const bool ran = process.find() != 0;
+    Status copied = process.stop(milliseconds(300));
+    if (copied) copied = directory.make_copy();
+    if (ran) {
+        if (auto ok = process.start({settings.initial_cluster(), false}); !ok)
+            log::warning("store: " + ok.error().message);
+    }
+    if (!copied) {
+        log::warning("store: its copy on disk cannot be read: " + copied.error().message);
+        return std::nullopt;
+    }
+    auto stored = etcd::read_copy(directory, process_config(), prefix);
+    if (!stored) {
+        log::warning("store: its copy on disk cannot be read: " + stored.error().message);
+        return std::nullopt;
+    }
+    log::info(
+        fmt::format("store: no quorum yet; revision {} is on this node's disk", stored->header.revision));
+    return std::move(*stored);
 }
 
 void StoreDriver::Impl::run_read(const cluster::StoreRead& request) {
@@ -285,6 +326,7 @@ Status StoreDriver::Impl::force(const cluster::ForcePrepare& command) {
 }
 
 Status StoreDriver::Impl::run_command(const cluster::StoreCommandKind& command) {
+    on_disk.reset();
     return std::visit(Overloaded{
                           [&](const cluster::StartStore&) { return start_store(); },
                           [&](const cluster::StopStore&) { return process.stop(seconds(5)); },
@@ -385,7 +427,9 @@ void StoreDriver::handle(const cluster::SubmitTxn& request) {
 }
 
 void StoreDriver::handle(const cluster::StoreRead& request) {
-    if (!impl_->read_worker.post([this, request] { impl_->run_read(request); }))
+    // what our own member has does not wait for reads that wait for a quorum
+    Worker& worker = request.serializable ? impl_->own_read_worker : impl_->read_worker;
+    if (!worker.post([this, request] { impl_->run_read(request); }))
         impl_->sink(cluster::ReadDone{request.tag, false, boot_now(), 0, {}});
 }
 

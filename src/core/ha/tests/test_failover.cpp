@@ -316,7 +316,11 @@ TEST(TwoVoters, StartAloneNeedsTheNameAndAFence) {
     world.cut_power("node1");
     world.cut_power("node2");
     world.auto_power_on = false;
+    world.own_read_takes = milliseconds(2500);  // behind reads that wait for a quorum
     world.boot("node1");
+    const auto early = world.ask("node1", StartAlone{"demo", true});
+    ASSERT_FALSE(early);
+    EXPECT_EQ(early.error().code, ErrorCode::unavailable) << early.error().message;
     world.run(seconds(10));
     EXPECT_FALSE(world.ask("node1", StartAlone{"other", true}));
     EXPECT_FALSE(world.ask("node1", StartAlone{"demo", false}));

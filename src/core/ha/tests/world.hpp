@@ -192,6 +192,7 @@ class World {
     std::vector<std::string> violations;
     std::uint64_t lost_replies_percent = 0;
     Duration watch_lag{};
+    Duration own_read_takes = milliseconds(5);
     Prng prng{1};
 
   private:
@@ -414,7 +415,8 @@ class World {
     void run(Host& h, const StoreRead& out) {
         if (h.reads_fail) return reply(h, ReadDone{out.tag, false, now_, 0, {}}, milliseconds(500));
         const bool readable = out.serializable ? h.member_running && h.group != nullptr : quorate(h);
-        if (readable) return reply(h, h.group->store.read(out, now_));
+        const Duration after = out.serializable ? own_read_takes : milliseconds(5);
+        if (readable) return reply(h, h.group->store.read(out, now_), after);
         reply(h, ReadDone{out.tag, false, now_, 0, {}}, milliseconds(500));
     }
     void run(Host& h, const BlockdRenew& out) {

@@ -258,5 +258,30 @@ TEST_F(OwnMemberHangsTest, AnotherOneIsUsedMeanwhileAndTheOwnOneAgainWhenItServe
     }
 }
 
+// Booted after a blackout, alone: the member is started but meets no quorum, and answers nobody.
+class BootedAloneTest : public DriverOfOneMember {
+  protected:
+    BootedAloneTest() : DriverOfOneMember(2) { cluster_.start_all(); }
+};
+
+TEST_F(BootedAloneTest, WhatIsOnItsDiskIsReadAllTheSame) {
+    const auto put =
+        cluster_.client()->commit({{}, {etcd::Step::put("/gemel/lineage", "one")}, {}}, seconds(5));
+    ASSERT_EQ(put.outcome, etcd::Outcome::committed) << put.error.message;
+    for (const std::size_t member : {0U, 1U}) ASSERT_TRUE(cluster_.member(member).process().stop(seconds(3)));
+    ASSERT_TRUE(cluster_.member(0).process().start({cluster_.initial_cluster(), false}));
+    std::optional<cluster::ReadDone> done;
+    EXPECT_TRUE(gemel::testing::eventually(seconds(40), [&] {
+        driver_->handle(cluster::StoreRead{++tag_, {"/gemel/"}, true, true});
+        done = inbox_.wait<cluster::ReadDone>([&](const auto& one) { return one.tag == tag_; });
+        return done && done->ok;
+    }));
+    ASSERT_TRUE(done && done->values.size() == 1U);
+    EXPECT_EQ(done->values[0].value, "one");
+    EXPECT_EQ(done->revision, static_cast<std::uint64_t>(put.header.revision));
+    EXPECT_NE(cluster_.member(0).process().find(), 0) << "the member itself waits for the other one";
+    EXPECT_FALSE(cluster_.member(0).directory.has_copy());
+}
+
 }  // namespace
 }  // namespace gemel::clusterd
