@@ -180,6 +180,7 @@ Status Arbiter::confirm_down(const std::string& node) {
 }
 
 Status Arbiter::may_start_alone() const {
+    if (context_.store == StoreCondition::split_brain) return boot_.may_keep_own();
     if (context_.withdrawn) {
         return fail(ErrorCode::failed_precondition,
                     "this node has left; 'systemctl restart gemel-clusterd' here lets it join again");
@@ -192,7 +193,7 @@ Status Arbiter::may_start_alone() const {
                     "this node is not one of two voters; with a witness bring the "
                     "witness or the other node back");
     }
-    if (context_.store == StoreCondition::old || context_.store == StoreCondition::split_brain) {
+    if (context_.store == StoreCondition::old) {
         return fail(ErrorCode::failed_precondition, "another node has a later store: " + boot_.why());
     }
     if (peers_.answers(*context_.other_voter())) {
@@ -208,6 +209,10 @@ Status Arbiter::may_start_alone() const {
 
 Status Arbiter::start_alone() {
     if (auto may = may_start_alone(); !may) return may;
+    if (context_.store == StoreCondition::split_brain) {
+        boot_.keep_own();
+        return {};
+    }
     peer_ = *context_.other_voter();
     accept_loss_ = true;
     not_before_ = {};

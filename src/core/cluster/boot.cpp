@@ -210,6 +210,63 @@ void Boot::check_lineages() {
     }
 }
 
+Status Boot::may_keep_own() const {
+    if (state_ != State::split_brain || context_.store != StoreCondition::split_brain)
+        return fail(ErrorCode::failed_precondition,
+                    "the store has one history only; there is nothing to choose");
+    if (!context_.latest.lineage || !context_.tables_live)
+        return fail(ErrorCode::unavailable,
+                    "this node does not read its own store now; repeat in a few seconds");
+    return {};
+}
+
+void Boot::keep_own() {
+    LineageRecord next;
+    const LineageRecord& own = context_.latest.lineage->record;
+    const auto [high, low] = context_.random();
+    next.id = LineageId::from_random(high, low);
+    next.forced_by = context_.config.name;
+    next.reason = "of two histories the operator chose this one";
+    next.ancestors.push_back(own.id);
+    for (const auto& [name, peer] : peers_.all()) {
+        const LineageId theirs = peer.heartbeat.store.lineage;
+        if (!theirs.is_nil() && theirs != own.id) next.ancestors.push_back(theirs);
+    }
+    next.ancestors.insert(next.ancestors.end(), own.ancestors.begin(), own.ancestors.end());
+    if (next.ancestors.size() > LineageRecord::kMaxAncestors)
+        next.ancestors.resize(LineageRecord::kMaxAncestors);
+    Txn txn;
+    txn.puts.push_back({std::string(keys::kLineage), encode(next), 0});
+    context_.commit(std::move(txn), false, true, [this, id = next.id](const JobResult& result) {
+        if (!result.committed) return;  // the operation tells; it can be repeated
+        forced_lineage_ = id;
+        context_.event("warning", "store.kept", "store",
+                       "the operator chose this node's history; the other one is set aside and kept");
+    });
+}
+
+// Leaves the split once one side names the other as its ancestor. Both do (both were chosen at once): neither
+// is the later one, and the operator chooses again.
+void Boot::after_split() {
+    if (context_.store != StoreCondition::split_brain || !context_.latest.lineage) return;
+    const LineageRecord& own = context_.latest.lineage->record;
+    bool all_named = true;
+    bool somebody = false;
+    for (const auto& [name, peer] : peers_.all()) {
+        const StoreClaim& claim = peer.heartbeat.store;
+        if (!claim.present || claim.lineage.is_nil() || claim.lineage == own.id) continue;
+        if (contains(claim.ancestors, own.id) && !contains(own.ancestors, claim.lineage))
+            return set_aside("the operator chose the history of " + name);
+        somebody = true;
+        all_named = all_named && contains(own.ancestors, claim.lineage);
+    }
+    const bool chosen = !forced_lineage_.is_nil() && own.id == forced_lineage_;
+    if (!chosen || (somebody && !all_named)) return;
+    context_.store = StoreCondition::waiting;
+    claims_.clear();
+    move(State::starting, "the operator chose this node's history");
+}
+
 void Boot::register_life() {
     if (registration_running_) return;
     const auto own = context_.gated.nodes.find(context_.config.name);
@@ -349,8 +406,8 @@ void Boot::evaluate() {
     switch (state_) {
         case State::facts:
         case State::setting_aside:
-        case State::joining:
-        case State::split_brain: return;
+        case State::joining: return;
+        case State::split_brain: return after_split();
         case State::choosing: return choose();
         case State::starting:
             if (context_.health.rejected) return set_aside("the other members removed this one");

@@ -9,7 +9,8 @@
 //              \--a peer's committed nonce is another--> setting_aside -> joining             |
 //   asking --all answered or ask_ms silent--> registering --nonce stable, committed--> acting
 //   any --this store is old--> setting_aside -> joining --JoinOffer--> starting
-//   any --both forced--> split_brain (operator)
+//   any --both forced--> split_brain --operator keeps this one--> starting
+//                                    --operator keeps the other--> setting_aside
 #pragma once
 
 #include <string>
@@ -43,6 +44,10 @@ class Boot {
     void forced();
     // Our store is about to be of this lineage (nil: it is not after all); the tables show it later.
     void expect_lineage(const LineageId& lineage) { forced_lineage_ = lineage; }
+    // Both sides forced, and the operator chooses this one: a new lineage that names both as its ancestors.
+    // The other side sees that its own is one of them, sets its store aside and joins.
+    Status may_keep_own() const;
+    void keep_own();
     // Asked to release: the store goes aside; done() when that is stable.
     void set_aside(const std::string& reason);
 
@@ -60,6 +65,7 @@ class Boot {
     void restart_store();
     void ask();
     void check_lineages();
+    void after_split();
     void register_life();
     void commit_registration();
     bool bootstrap();

@@ -70,7 +70,6 @@ void Coordinator::evaluate() {
     if (!context_.is_coordinator()) {
         asks_.clear();
         waiting_.clear();  // a later coordinator begins the wait anew: never shorter
-        power_ons_.clear();
         committing_ = 0;
         return;
     }
@@ -346,15 +345,21 @@ void Coordinator::power_on(const PowerOnVictim& step) {
     NodeRecord next = row->second.record;
     next.fence.power_on_done = true;
     txn.puts.push_back({keys::node(step.node), encode(next), 0});
-    commit(std::move(txn), [this, step, device = device->second.record](const JobResult& result) {
-        if (result.committed) power_ons_[step.node] = device;
+    commit(std::move(txn), [this, next, device = device->second.record](const JobResult& result) {
+        if (result.committed) power_ons_[next.name] = {device, next.incarnation, next.fence.attempt};
     });
 }
 
-// Committed, and not asked of the device before the term is known to be one's own still.
+// Committed, and not asked of the device before the term is known to be one's own: this one, or a later one
+// of the same process, for nobody else would do it. Dropped when the victim has booted or was fenced anew.
 void Coordinator::run_power_ons() {
     if (power_ons_.empty() || !election_.still_coordinator()) return;
-    for (const auto& [node, device] : std::exchange(power_ons_, {})) {
+    for (const auto& [node, order] : std::exchange(power_ons_, {})) {
+        const NodeRecord* now = context_.node(node);
+        const bool same = now != nullptr && now->incarnation == order.incarnation &&
+                          now->fence.attempt == order.attempt && now->fence.state == FenceState::verified;
+        if (!same) continue;
+        const auto& device = order.device;
         context_.event("info", "node.power-on", "node/" + node, "is powered on again, once");
         context_.fence(FenceAction::on, device, [this, node = node](const FenceDone& done) {
             if (done.outcome == FenceOutcome::failed || done.outcome == FenceOutcome::timed_out) {

@@ -72,8 +72,13 @@ class Coordinator {
     std::map<std::string, Ask> asks_;
     std::map<std::string, FenceTry> fences_;
     std::map<std::string, Waiting> waiting_;
-    std::map<std::string, FenceDeviceRecord> power_ons_;  // committed, by node
-    std::uint64_t counted_term_ = 0;                      // the term that the next two are about
+    struct PowerOn {
+        FenceDeviceRecord device;
+        Incarnation incarnation;  // of the victim
+        std::uint32_t attempt = 0;
+    };
+    std::map<std::string, PowerOn> power_ons_;  // committed, by node
+    std::uint64_t counted_term_ = 0;            // the term that the next two are about
     std::map<std::string, Instant> retry_not_before_;
     std::map<std::string, std::uint32_t> seen_restarts_;
     struct Running {

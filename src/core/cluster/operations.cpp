@@ -97,7 +97,9 @@ std::optional<Status> Operations::begin_without_store(const ApiCommand& command,
     if (const auto* alone = std::get_if<StartAlone>(&command)) {
         const std::string name =
             context_.gated.cluster ? context_.gated.cluster->record.name : context_.config.cluster_name;
-        operation.step = "proving that the other node is off";
+        const bool choosing = context_.store == StoreCondition::split_brain;
+        operation.step = choosing ? "choosing this node's history" : "proving that the other node is off";
+        if (choosing) operation.arguments["history"] = "own";
         if (alone->confirm_name != name)
             return fail(ErrorCode::invalid_argument,
                         "confirm_name: expected '" + name + "', the cluster's name");
@@ -241,6 +243,10 @@ void Operations::watch_memory() {
             finish_memory(id, OperationState::succeeded, ErrorCode::internal, "");
         } else if (down && node_gone(context_.gated, operation.arguments["node"])) {
             finish_memory(id, OperationState::succeeded, ErrorCode::internal, "");
+        } else if (operation.arguments.contains("history")) {
+            if (context_.now - seen_at_[id] > seconds(30))
+                finish_memory(id, OperationState::failed, ErrorCode::unavailable,
+                              "this node does not act on its history yet; gemel status says why");
         } else if (context_.now - seen_at_[id] > milliseconds(500) && !context_.store_quorate() &&
                    (arbiter_.state() == Arbiter::State::idle ||
                     (arbiter_.state() == Arbiter::State::waiting_turn && !arbiter_.accepting_loss()))) {

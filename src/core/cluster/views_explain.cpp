@@ -22,8 +22,9 @@ void Views::store_problems(std::vector<ProblemView>& out) const {
     const auto state = store().state;
     const auto other = context_.other_voter();
     if (state == "split-brain") {
-        out.push_back(
-            {"critical", "store", "the store has two histories or was rolled back", node_.boot.why(), {}});
+        out.push_back({"critical", "store", "the store has two histories: nothing is decided on either side",
+                       node_.boot.why() + "; on the node whose history shall go on:",
+                       "gemel cluster start --alone --accept-loss"});
     } else if (state == "old") {
         out.push_back({"error", "store", "this node's store is old; it was set aside", node_.boot.why(), {}});
     } else if (state == "waiting-for-peer") {
@@ -391,8 +392,17 @@ Result<PlanView> Views::plan(const std::string& action, const std::string& objec
         const auto may = node_.arbiter.may_start_alone();
         view.allowed = may.has_value();
         if (!may) view.refusal = may.error().message;
-        view.will_do = {"fence the other node and verify that it is off", "make this node the only voter"};
-        view.may_lose = {"everything the other node acknowledged alone and never sent here"};
+        if (context_.store == StoreCondition::split_brain) {
+            view.will_do = {"go on with this node's history of the store",
+                            "rename and keep the other node's store, and let that node join this one"};
+            view.may_lose = {
+                "guests, volumes and settings made or changed on the other node since the two parted; "
+                "their disks stay: 'gemel volume resolve' chooses for each"};
+        } else {
+            view.will_do = {"fence the other node and verify that it is off",
+                            "make this node the only voter"};
+            view.may_lose = {"everything the other node acknowledged alone and never sent here"};
+        }
     } else if (action == "vm.delete") {
         const auto row = tables_.guests.find(object);
         if (row == tables_.guests.end())

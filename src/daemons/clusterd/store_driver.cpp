@@ -29,6 +29,7 @@ namespace {
 // Short: an unknown outcome is read back, and what waits behind it may be a takeover.
 constexpr Duration kTxnTimeout = seconds(1);
 constexpr Duration kReadTimeout = seconds(1);
+constexpr Duration kOwnStoreFirst = seconds(10);
 constexpr int kOwnReadsBeforeCopy = 3;  // a member that forms a quorum at once is left alone
 constexpr Duration kMemberTimeout = seconds(5);
 
@@ -112,6 +113,18 @@ struct StoreDriver::Impl {
         return out;
     }
     // Own member first, then the others of node.toml, until the committed voters are known.
+    // A store on our own disk tells who its voters are; another node of the file may hold another history of
+    // it. Only when ours tells nothing for a while are the others asked.
+    std::vector<http::Address> members_at_first() const {
+        const auto own_address = http::Address::parse(settings.file.client_url);
+        if (settings.file.voter && directory.present() && own_address) return {*own_address};
+        return members_in_file();
+    }
+    void ask_others_if_ours_is_silent() {
+        if (voters_known || boot_now() - made_at < kOwnStoreFirst) return;
+        voters_known = true;
+        members->set(members_in_file());
+    }
     std::vector<http::Address> members_in_file() const {
         std::vector<std::string> urls;
         for (const auto& member : settings.file.members) urls.push_back(member.client_url);
@@ -149,12 +162,14 @@ struct StoreDriver::Impl {
     etcd::StoreDirectory directory;
     etcd::Process process;
     std::shared_ptr<etcd::MemberList> members =
-        std::make_shared<etcd::MemberList>(members_in_file(), std::chrono::hours(1));
+        std::make_shared<etcd::MemberList>(members_at_first(), std::chrono::hours(1));
     etcd::Client transactions;
     etcd::Client reads;
     etcd::Client own;  // our own member only
     etcd::Client member_commands;
     LeaseKeeper lease;
+    const Instant made_at = boot_now();
+    std::atomic<bool> voters_known = false;
     bool have_snapshot = false;                // watcher's thread
     bool bootstrap_looked_at = false;          // transaction worker
     int own_reads_failed = 0;                  // own read worker
@@ -280,7 +295,9 @@ void StoreDriver::Impl::follow_voters(const etcd::KeyValue& pair) {
     std::vector<std::string> urls;
     for (const auto& voter : record->voters) urls.push_back(voter.client_url);
     const auto wanted = preferring_own(urls);
-    if (!wanted.empty()) members->set(wanted);
+    if (wanted.empty()) return;
+    voters_known = true;
+    members->set(wanted);
 }
 
 etcd::WatcherCallbacks StoreDriver::Impl::watch_callbacks() {
@@ -338,6 +355,7 @@ Status StoreDriver::Impl::run_command(const cluster::StoreCommandKind& command) 
                               std::filesystem::rename(directory.log(), directory.log().string() + ".old",
                                                       ignored);
                               const Status done = directory.set_aside(aside.reason);
+                              members->set(members_in_file());
                               read_again();
                               return done;
                           },
@@ -416,6 +434,7 @@ void StoreDriver::start() {
     impl_->health =
         std::make_unique<StoreHealthProbe>(impl_->settings, impl_->process, impl_->directory.log().string(),
                                            impl_->members, [this](const cluster::StoreHealth& health) {
+                                               impl_->ask_others_if_ours_is_silent();
                                                impl_->watcher->look();
                                                impl_->sink(health);
                                            });

@@ -358,6 +358,46 @@ TEST(TwoVoters, H35BothForcedIsASplitBrainAndBothAreKept) {
     EXPECT_FALSE(runs_only_on(world, "node2"));
     EXPECT_TRUE(world.host("node2").aside.size() <= 1U);  // only the one from its own forcing
     EXPECT_NE(world.host("node2").group, nullptr);
+    // The operator chooses one; the other joins it.
+    EXPECT_EQ(world.node("node1").status().store.state, "split-brain");
+    ASSERT_TRUE(world.ask("node1", StartAlone{"demo", true}, seconds(60)));
+    ASSERT_TRUE(world.until(seconds(60), [&] { return acks(world, "node1").size() == 2; }))
+        << world.host("node1").log.back() << " / " << world.host("node2").log.back();
+    EXPECT_TRUE(world.until(seconds(60), [&] { return runs_only_on(world, "node1"); }));
+    EXPECT_EQ(world.host("node2").aside.size(), 2U) << "its own forced store is kept";
+    EXPECT_TRUE(world.until(seconds(60), [&] {
+        return world.tables("node1").lineage_id() == world.tables("node2").lineage_id();
+    }));
+}
+
+// Chosen on both sides at the same moment: nothing is chosen, no store is set aside, and it can be said
+// again.
+TEST(TwoVoters, BothHistoriesChosenAtOnceIsNoChoice) {
+    World world(2, false);
+    prepare(world);
+    world.auto_power_on = false;
+    world.cut_power("node1");
+    ASSERT_TRUE(world.until(seconds(20), [&] { return runs_only_on(world, "node2"); }));
+    world.cut_power("node2");
+    world.boot("node1");
+    world.run(seconds(10));
+    ASSERT_TRUE(world.ask("node1", StartAlone{"demo", true}, seconds(30)));
+    world.boot("node2");
+    const auto split = [&](const char* name) {
+        return world.node(name).status().store.state == "split-brain";
+    };
+    ASSERT_TRUE(world.until(seconds(30), [&] { return split("node1") && split("node2"); }));
+    for (const char* name : {"node1", "node2"}) {
+        const auto id = OperationId::from_random(9, name[4] == '1' ? 1 : 2);
+        world.host(name).inbox.push_back(ApiRequest{1, id, StartAlone{"demo", true}});
+    }
+    world.run(seconds(10));
+    EXPECT_TRUE(split("node1") && split("node2"));
+    EXPECT_NE(world.host("node1").group, nullptr);
+    EXPECT_NE(world.host("node2").group, nullptr);
+    ASSERT_TRUE(world.ask("node2", StartAlone{"demo", true}, seconds(60)));
+    EXPECT_TRUE(world.until(seconds(60), [&] { return acks(world, "node2").size() == 2; }))
+        << world.host("node1").log.back() << " / " << world.host("node2").log.back();
 }
 
 TEST(TwoVoters, H36PausedNodeHasNoStanding) {
@@ -525,6 +565,27 @@ TEST(Witness, AwayForLongItIsRemovedAndAddedAgainWhenItReturns) {
     EXPECT_TRUE(world.tables("node1").cluster->record.adding_voter.empty());
     EXPECT_EQ(world.host("node1").group->voters.size(), 3U);
     EXPECT_TRUE(runs_only_on(world, "node1"));
+}
+
+// The term ends between the commit of the power-on and the device: the next term of the process carries it
+// out.
+TEST(Witness, ACommittedPowerOnOutlivesItsTerm) {
+    World world(2, true);
+    prepare(world);
+    world.cut_power("node1");
+    auto& survivor = world.host("node2");
+    const auto committed = [&] {
+        const auto* stored = survivor.group->store.find(keys::node("node1"));
+        const auto record = decode<NodeRecord>(stored->value);
+        return record && record->fence.power_on_done;
+    };
+    ASSERT_TRUE(world.until(seconds(20), committed));
+    ASSERT_FALSE(world.host("node1").on);
+    survivor.paused_until = world.now() + milliseconds(1100);
+    for (const auto& [id, holder] : survivor.group->leases)
+        if (holder.first == "node2") survivor.inbox.push_back(LeaseLost{id});
+    EXPECT_TRUE(world.until(seconds(30), [&] { return world.host("node1").on; }));
+    EXPECT_EQ(world.fenced, std::vector<std::string>{"node1"});
 }
 
 // A guard that believes nobody else could be granted would pause a cut-off guest instead of killing it.
