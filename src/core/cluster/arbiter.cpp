@@ -1,6 +1,7 @@
 #include "core/cluster/arbiter.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/cluster/volume_rules.hpp"
 #include "core/formats/records_json.hpp"
@@ -9,6 +10,10 @@ namespace gemel::cluster {
 namespace {
 
 constexpr Duration kFenceRetry = seconds(5);
+// An attempt begins in the beginning of a turn or not in that turn; it is over, and the two nodes' notions of
+// when the store was lost may differ by the rest, before the other one's turn begins (H2).
+constexpr Duration kTurnBegin = milliseconds(2500);
+constexpr Duration kTurnSkew = milliseconds(1500);
 
 const FenceDeviceRecord* device_for(const Tables& tables, const std::string& node) {
     for (const auto& [name, row] : tables.fence_devices) {
@@ -65,6 +70,13 @@ Incarnation Arbiter::lost_life() const {
     return record != nullptr ? record->incarnation : Incarnation{};
 }
 
+// It released to a life of this node that did not come to force, or its disk is lost: it waits to be added by
+// this node, whose store cannot decide that without it. One of the two must move.
+bool Arbiter::storeless(const std::string& node) const {
+    const auto* peer = peers_.find(node);
+    return peer != nullptr && peers_.clusterd_alive(node) && peer->heartbeat.wants_to_join;
+}
+
 // Own writes wait for a decision that only a writable store can take.
 bool Arbiter::need() const {
     for (const auto& [id, facts] : context_.volumes) {
@@ -76,14 +88,23 @@ bool Arbiter::need() const {
     return false;
 }
 
+// Turns alternate from the moment the store was lost, which both notice at about the same time; the one with
+// more weighted guests has the first.
 bool Arbiter::my_turn() const {
     if (mutant("fence_delay_skipped") || accept_loss_) return true;
     const auto mine = weight_of(context_.config.name);
     const auto theirs = weight_of(peer_);
-    if (mine > theirs || (mine == theirs && context_.config.name < peer_)) return true;
-    const auto* device = device_for(context_.latest, context_.config.name);
-    const std::uint32_t fence_ms = device != nullptr ? device->timeout_ms : 0;
-    return context_.now - since_ > milliseconds(fence_ms) + seconds(2);
+    const bool first = mine > theirs || (mine == theirs && context_.config.name < peer_);
+    std::uint32_t longest_ms = 0;
+    for (const auto& node : {context_.config.name, peer_}) {
+        const auto* device = device_for(context_.latest, node);
+        if (device != nullptr) longest_ms = std::max(longest_ms, device->timeout_ms);
+    }
+    const Duration turn = milliseconds(longest_ms) + kTurnBegin + kTurnSkew;
+    const Duration passed = context_.now - unquorate_since_;
+    const std::int64_t number = passed.nanoseconds / turn.nanoseconds;
+    const Duration within = passed - turn * number;
+    return within <= kTurnBegin && (number % 2 == 0) == first;
 }
 
 std::string Arbiter::promotable_refusal() const {
@@ -137,9 +158,11 @@ void Arbiter::heard(const PeerMessage& message) {
 }
 
 void Arbiter::answered(const ReleaseAnswer& answer) {
-    if (state_ != State::asking || answer.operation != ask_id_ || answer.victim != lost_life()) return;
+    // Late is not lost: a node that stood still releases when it wakes, and then nothing else proves its end.
+    const bool awaited = state_ == State::asking || (state_ == State::waiting_turn && refused_);
+    if (!awaited || answer.operation != ask_id_ || answer.victim != lost_life()) return;
     if (!answer.granted) {
-        refused_ = true;
+        if (std::exchange(refused_, true)) return;
         move(State::waiting_turn, peer_ + " refused to release: " + answer.reason);
         return;
     }
@@ -196,7 +219,7 @@ Status Arbiter::may_start_alone() const {
     if (context_.store == StoreCondition::old) {
         return fail(ErrorCode::failed_precondition, "another node has a later store: " + boot_.why());
     }
-    if (peers_.answers(*context_.other_voter())) {
+    if (peers_.answers(*context_.other_voter()) && !storeless(*context_.other_voter())) {
         return fail(ErrorCode::failed_precondition,
                     *context_.other_voter() + " answers; bring its store back instead");
     }
@@ -240,7 +263,7 @@ void Arbiter::idle() {
         context_.now - peers_.lost_since(peer_) > milliseconds(context_.timing().restart_grace_ms);
     const bool frozen =
         need() && context_.now - unquorate_since_ > milliseconds(context_.timing().link_loss_ms);
-    if (!frozen && !(silent_daemons && grace_over)) return;
+    if (!frozen && !storeless(peer_) && !(silent_daemons && grace_over)) return;
     if (!standing()) return;
     const auto [high, low] = context_.random();
     ask_id_ = OperationId::from_random(high, low);

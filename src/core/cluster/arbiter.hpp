@@ -1,7 +1,7 @@
 // Arbiter: two voters, one silent. etcd refuses writes and that is right; the survivor may make its store a
 // single member only with standing and proof (design note 0004; C3, C4's exception, C6; H1, H2, H27,
-// H34-H36). One fencing at a time, one winner: the node with fewer weighted guests waits longer than a fence
-// takes.
+// H34-H36). One fencing at a time, one winner: turns alternate from the loss of the store, longer than a
+// fencing takes; the node with more weighted guests has the first.
 //
 //   idle --store not quorate, peer silent on all paths--> waiting_turn --my turn, standing--> fencing
 //     |  \--store not quorate, peer answers, own writes frozen--> asking --refused, no answer in ask_ms-->
@@ -74,6 +74,7 @@ class Arbiter {
     void reset(const std::string& why);
     bool standing() const { return context_.standing || accept_loss_; }
     bool need() const;
+    bool storeless(const std::string& node) const;
     bool my_turn() const;
     bool proof_holds() const;
     Incarnation lost_life() const;

@@ -398,6 +398,14 @@ void Boot::forced() {
     if (state_ != State::acting) move(State::starting, "the forced store starts");
 }
 
+// What forced a single member here is set aside only for one that went on from it: a member that was dropped
+// by the other one's forcing hears the same from etcd, and then both are kept (design brief 3.4).
+bool Boot::rejected() const {
+    const auto& lineage = context_.latest.lineage;
+    const bool forced_here = lineage && lineage->record.forced_by == context_.config.name;
+    return context_.health.rejected && !forced_here;
+}
+
 void Boot::evaluate() {
     check_lineages();
     if (state_ == State::starting || state_ == State::asking || state_ == State::registering ||
@@ -410,7 +418,7 @@ void Boot::evaluate() {
         case State::split_brain: return after_split();
         case State::choosing: return choose();
         case State::starting:
-            if (context_.health.rejected) return set_aside("the other members removed this one");
+            if (rejected()) return set_aside("the other members removed this one");
             if (context_.store_quorate() && context_.tables_live && !bootstrap() && context_.gated.lineage) {
                 move(State::asking, "asking every node before acting");
             }
@@ -422,7 +430,7 @@ void Boot::evaluate() {
             if (context_.store_quorate() && context_.tables_live) register_life();
             return;
         case State::acting: {
-            if (context_.health.rejected) return set_aside("the other members removed this one");
+            if (rejected()) return set_aside("the other members removed this one");
             const auto own = context_.gated.nodes.find(context_.config.name);
             const bool other_life = own != context_.gated.nodes.end() &&
                                     own->second.record.incarnation != context_.config.incarnation;

@@ -64,6 +64,7 @@ class Boot {
     void start_store();
     void restart_store();
     void ask();
+    bool rejected() const;
     void check_lineages();
     void after_split();
     void register_life();

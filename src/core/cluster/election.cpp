@@ -54,6 +54,16 @@ void Election::depose(const Row<CoordinatorRecord>& key) {
     });
 }
 
+// Not one that took its key while nothing was heard of it: it reaches the store, only we do not reach it. Two
+// such nodes would depose each other for as long as that lasts. Should it be dead, its lease ends.
+bool Election::silent_in_its_term(const Row<CoordinatorRecord>& key) {
+    if (key_seen_ != key.created) {
+        key_seen_ = key.created;
+        key_seen_at_ = context_.now;
+    }
+    return !peers_.answers(key.record.node) && peers_.lost_since(key.record.node) >= key_seen_at_;
+}
+
 // It cannot vouch for itself (design brief 3.5): the one that can must lead until this member has its vote.
 bool Election::own_member_learns() const {
     const auto& cluster = context_.gated.cluster;
@@ -93,7 +103,7 @@ void Election::evaluate() {
     }
     // Of an earlier process or life of this node: nobody keeps its lease alive, and nobody waits for it.
     const bool own_former = key && key->record.node == context_.config.name && !mine;
-    const bool silent = key && key->record.node != context_.config.name && !peers_.answers(key->record.node);
+    const bool silent = key && key->record.node != context_.config.name && silent_in_its_term(*key);
     if ((own_former || silent) && !campaigning_ && context_.now >= not_before_) return depose(*key);
     if (key || campaigning_ || context_.now < not_before_) return;
     if (lease_ == 0) {

@@ -27,6 +27,7 @@ class Election {
   private:
     void resign();
     bool own_member_learns() const;
+    bool silent_in_its_term(const Row<CoordinatorRecord>& key);
     void give_up(bool mine);
     void depose(const Row<CoordinatorRecord>& key);
     Context& context_;
@@ -35,6 +36,8 @@ class Election {
     bool campaigning_ = false;
     std::uint64_t lease_ = 0;
     Instant not_before_;
+    std::uint64_t key_seen_ = 0;  // its term, and since when
+    Instant key_seen_at_;
 };
 
 }  // namespace gemel::cluster

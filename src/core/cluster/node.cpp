@@ -108,7 +108,26 @@ void ClusterNode::Impl::handle(const ReadDone& in) {
     context.ever_quorate = true;
     standing.met(in.sent_at);
     election.probed(in);
+    compare_stores(in);
     if (!releaser.active() && context.acting) volumes.probe(in);
+}
+// The watch may still be at the peer's member while answers come from our own, which leads again. Where both
+// were forced those are two stores: the tables must be of the one that answers (H35).
+void ClusterNode::Impl::compare_stores(const ReadDone& in) {
+    const auto at = std::find_if(in.values.begin(), in.values.end(),
+                                 [](const auto& value) { return value.key == keys::kLineage; });
+    const auto answered =
+        at == in.values.end() ? Result<LineageRecord>(LineageRecord{}) : decode<LineageRecord>(at->value);
+    const LineageId mine = context.latest.lineage_id();
+    if (!context.tables_live || mine.is_nil() || !answered || answered->id.is_nil() || answered->id == mine) {
+        other_store_since_ = Instant::never();
+    } else if (other_store_since_ == Instant::never()) {
+        other_store_since_ = context.now;
+    } else if (context.now - other_store_since_ > seconds(1)) {
+        context.log("warning", "store: the tables are of another store than the one that answers");
+        context.tables_live = false;
+        other_store_since_ = Instant::never();
+    }
 }
 void ClusterNode::Impl::handle(const LeaseGranted& in) {
     election.granted(in);

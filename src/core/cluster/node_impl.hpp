@@ -83,6 +83,7 @@ class ClusterNode::Impl {
     void evaluate();
     void probe();
     void look_at_own_disk();
+    void compare_stores(const ReadDone& in);
     void want_tables();
     void quorum();
     void gate();
@@ -95,6 +96,7 @@ class ClusterNode::Impl {
     Tag stale_tag_ = 0;
     std::optional<Instant> stale_asked_;
     Instant tables_next_;
+    Instant other_store_since_ = Instant::never();
     Instant probe_next_;
     std::uint64_t change_revision_ = 0;  // newest change that decisions read
     std::uint64_t gated_change_ = 0;

@@ -136,6 +136,18 @@ TEST(Witness, H29OwnerCutFromTheStoreIsNotFencedWhileItAnswers) {
     EXPECT_TRUE(world.node("node1").is_acting());
 }
 
+TEST(Witness, TwoThatDoNotHearEachOtherKeepOneCoordinator) {
+    World world(2, true);
+    prepare(world);
+    world.host("node2").isolated = true;  // from the other node; both reach the store
+    world.run(seconds(10));
+    ASSERT_TRUE(world.tables("node1").coordinator);
+    const auto term = world.tables("node1").coordinator->created;
+    world.run(seconds(30));
+    ASSERT_TRUE(world.tables("node1").coordinator);
+    EXPECT_EQ(world.tables("node1").coordinator->created, term);
+}
+
 TEST(Witness, H28ClusterdRestartsNothingHappens) {
     World world(2, true);
     prepare(world);
@@ -279,6 +291,7 @@ TEST(TwoVoters, H1FullPartitionOneWinner) {
     prepare(world);
     world.auto_power_on = false;
     world.host("node2").isolated = true;
+    world.host("node1").store_cut = true;
     world.host("node2").store_cut = true;
     world.run(seconds(60));
     EXPECT_EQ(world.fenced, std::vector<std::string>{"node2"});  // node1 has the guest: it goes first
