@@ -91,6 +91,10 @@ std::vector<Scenario> all_scenarios() {
     add_resync(all);
     add_generations(all);
     add_network_and_lease(all);
+    add_fencing(all);
+    add_two_voters(all);
+    add_quorum(all);
+    add_volume_and_store(all);
     add_regressions(all);
     return all;
 }

@@ -25,6 +25,10 @@ void add_flush_and_metadata(std::vector<Scenario>& all);
 void add_resync(std::vector<Scenario>& all);
 void add_generations(std::vector<Scenario>& all);
 void add_network_and_lease(std::vector<Scenario>& all);
+void add_fencing(std::vector<Scenario>& all);
+void add_two_voters(std::vector<Scenario>& all);
+void add_quorum(std::vector<Scenario>& all);
+void add_volume_and_store(std::vector<Scenario>& all);
 void add_regressions(std::vector<Scenario>& all);
 std::vector<Scenario> all_scenarios();
 

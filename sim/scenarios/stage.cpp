@@ -52,6 +52,63 @@ constexpr auto kWords = std::to_array<Word>({
     {"blockd.die", "blockd", "ends"},
 });
 
+// ... and in a story of the control plane
+constexpr auto kClusterWords = std::to_array<Word>({
+    {"notice.frozen", "frozen", ""},
+    {"notice.thawed", "goes on", " "},
+    {"notice.split_brain", "split brain", ""},
+    {"notice.refused", "refused", ""},
+    {"notice.resync_finished", "resync", ""},
+    {"store.commit", "commit", ""},
+    {"host.power_off", "power", "off"},
+    {"host.power_on", "power", "on"},
+    {"host.resume", "host", "goes on after a pause"},
+    {"guest.start", "guest", "starts"},
+    {"guest.killed", "guest", "ends"},
+    {"guest.paused", "guest", "vCPUs stopped"},
+    {"guest.resumed", "guest", "vCPUs go on"},
+    {"guard.kill", "guard", ""},
+    {"fence.begun", "fence", "begins"},
+    {"fence.verified", "fence", "verified off"},
+    {"fence.failed", "fence", "failed"},
+    {"clusterd", "clusterd", ""},
+});
+// what clusterd says of its own way, and what another line says as well
+constexpr auto kChatter = std::to_array<std::string_view>({
+    "boot: asking every node",
+    "boot: registering",
+    "boot: looking",
+    "boot: starting",
+    "boot: acting",
+    "silent on all paths;",
+    "the node answers",
+    "a new life of the node",
+    "is being fenced by",
+    "two voters: fencing",
+    "two voters: starting the forced",
+    "verified off",
+    ": the device of node",
+    "no longer the coordinator",
+    "its term is over",
+    "store: quorate",
+    "the store is quorate",
+    "answers again",
+    "placed here; looking",
+    "starting its domain",
+    "its domain runs",
+    "runs on node",
+    "the peer left the ack",
+    "the peer's replica is",
+    "this node does not own the volume",
+    "closing its front ends",
+    "giving its leases",
+    "its domain is gone",
+    "two voters: this node is the only",
+    "two voters: the copy is forced",
+    "a node of the cluster",
+    "two voters: not one of",
+});
+
 std::string blocks_text(const GuestRequest& request) {
     const std::uint64_t first = request.offset / kBlockBytes;
     const std::uint64_t count = request.length / kBlockBytes;
@@ -75,7 +132,7 @@ std::string request_text(const GuestRequest& request, WriteNumber write) {
 
 }  // namespace
 
-Stage::Stage(const StageOptions& stage_options) {
+void Stage::begin(const StageOptions& stage_options) {
     // which node is granted the volume first is the control plane's choice: take a world where it is node1
     for (std::uint64_t seed = 1; seed <= kSeedsTried; ++seed) {
         SeedOptions options;
@@ -84,12 +141,17 @@ Stage::Stage(const StageOptions& stage_options) {
         options.voters = stage_options.voters;
         options.oracle = !stage_options.real_control;
         world_ = std::make_unique<World>(options, counters_);
+        if (!stage_options.formed) return world_->begin_dark();
         world_->begin();
         const bool up = world_->run_until([this] { return world_->converged(); }, seconds(60));
-        if (up && owner() == 0) break;
+        if (up && owner() == 0) return;
         world_.reset();
     }
-    if (!world_) throw Violation("scenario", "the cluster does not come up with node1 as the owner");
+    throw Violation("scenario", "the cluster does not come up with node1 as the owner");
+}
+
+Stage::Stage(const StageOptions& stage_options) : cluster_(stage_options.real_control) {
+    begin(stage_options);
     began_ = world_->now();
     world_->guest().on_completion(
         [this](const GuestRequest& request, WriteNumber write, bool ok, std::span<const Stamp> read) {
@@ -98,7 +160,9 @@ Stage::Stage(const StageOptions& stage_options) {
     world_->trace().listen([this](Instant, std::uint32_t node, std::string_view name, std::uint64_t a,
                                   std::string_view text) { hear(node, name, a, text); });
     quiet_ = false;
-    line(kWorld, "begin", "node1 owns the volume, both replicas are UpToDate");
+    line(kWorld, "begin",
+         stage_options.formed ? "node1 owns the volume, both replicas are UpToDate"
+                              : "two blank hosts, without power");
 }
 
 void Stage::line(std::uint32_t node, std::string_view what, std::string_view text) {
@@ -107,12 +171,47 @@ void Stage::line(std::uint32_t node, std::string_view what, std::string_view tex
     log_.push_back(fmt::format("{:>7.1f}  {:<6} {:<11} {}", at, who, what, text));
 }
 
-void Stage::hear(std::uint32_t node, std::string_view name, std::uint64_t, std::string_view text) {
+void Stage::hear(std::uint32_t node, std::string_view name, std::uint64_t a, std::string_view text) {
     if (quiet_) return;
+    if (cluster_) return hear_cluster(node, name, a, text);
     const auto found = std::ranges::find(kWords, name, &Word::event);
     if (found == kWords.end()) return;
     const std::string_view shown = found->text.empty() ? text : found->text == " " ? "" : found->text;
     line(node, found->word, shown);
+}
+
+// What a human would follow: decisions and what came of them; how an engine gets there has its own scenarios.
+void Stage::hear_cluster(std::uint32_t node, std::string_view name, std::uint64_t a, std::string_view text) {
+    const auto found = std::ranges::find(kClusterWords, name, &Word::event);
+    if (found == kClusterWords.end()) return;
+    const bool fencing = name.starts_with("fence.");
+    ++counted_[{std::string(name), fencing ? static_cast<std::uint32_t>(a - 1) : node}];
+    if (name == "clusterd" && std::ranges::any_of(kChatter, [text](std::string_view part) {
+            return text.find(part) != std::string_view::npos;
+        }))
+        return;
+    if (name == "store.commit") text = text.substr(std::min(text.find("generation"), text.size()));
+    std::string shown(found->text.empty() ? text : found->text == " " ? "" : found->text);
+    if (fencing) shown = fmt::format("node{} {}", a, shown);
+    if (shown == "metadata not stable yet" || shown.starts_with("0 MiB compared")) return;
+    if (fencing && beyond_counting(name, static_cast<std::uint32_t>(a - 1), shown)) return;
+    line(node, found->word, shown);
+}
+
+// A device that goes on failing has said it all after two attempts.
+bool Stage::beyond_counting(std::string_view name, std::uint32_t victim, std::string& shown) {
+    constexpr std::uint32_t kTold = 2;
+    std::uint32_t& failed = failed_in_turn_[victim];
+    if (name == "fence.verified") failed = 0;
+    if (failed >= kTold && name == "fence.begun") return true;
+    if (name != "fence.failed") return false;
+    if (++failed == kTold) shown += ", and so on";
+    return failed > kTold;
+}
+
+std::uint64_t Stage::count(std::string_view event, std::uint32_t node) const {
+    const auto found = counted_.find({std::string(event), node});
+    return found == counted_.end() ? 0 : found->second;
 }
 
 void Stage::say(const std::string& text) {
@@ -331,7 +430,7 @@ void Stage::reset_session() {
 }
 
 void Stage::fence(std::uint32_t node, FenceMood mood) {
-    constexpr std::array kMoods = {"works", "is slow", "fails", "hangs", "lies"};
+    constexpr std::array kMoods = {"works", "is slow", "fails", "hangs", "lies", "only cycles the power"};
     fault(node, fmt::format("its fence device {}", kMoods.at(static_cast<std::size_t>(mood))));
     world_->set_fence(node, mood);
 }

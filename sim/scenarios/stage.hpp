@@ -4,12 +4,14 @@
 // of the world watches as it does for a seed. Node 0 is node1, and owns the volume when a scenario begins.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "sim/world/world.hpp"
@@ -20,6 +22,7 @@ struct StageOptions {
     SeedOptions::Script volume = {};
     Voters voters = Voters::three;
     bool real_control = false;  // clusterd's logic instead of rules that know everything
+    bool formed = true;         // it begins when node1 owns the volume; else no host has power yet
 };
 
 // A request of the guest and what became of it.
@@ -100,14 +103,20 @@ class Stage {
     Disk& disk(std::uint32_t node) { return world_->disk(node); }
     // lines of the log so far that contain the text
     std::size_t told(std::string_view text) const;
+    // how often that event of the trace happened to that node since the story began
+    std::uint64_t count(std::string_view event, std::uint32_t node) const;
 
     // all is healed: both replicas UpToDate and equal, everything ever written is read back
     void end();
     const std::vector<std::string>& log() const { return log_; }
 
-  private:
     void line(std::uint32_t node, std::string_view what, std::string_view text);
+
+  private:
+    void begin(const StageOptions& stage_options);
+    void hear_cluster(std::uint32_t node, std::string_view name, std::uint64_t a, std::string_view text);
     void hear(std::uint32_t node, std::string_view name, std::uint64_t a, std::string_view text);
+    bool beyond_counting(std::string_view name, std::uint32_t victim, std::string& shown);
     Handle ask(GuestOperation operation, std::uint64_t block, std::uint32_t blocks, bool fua);
     void completed(const GuestRequest& request, WriteNumber write, bool ok, std::span<const Stamp> read);
     void links(bool cut);
@@ -115,7 +124,10 @@ class Stage {
     Counters counters_;
     std::unique_ptr<World> world_;
     std::vector<std::string> log_;
+    std::map<std::pair<std::string, std::uint32_t>, std::uint64_t> counted_;
+    bool cluster_;  // the control plane's story: its words, not the engines'
     std::map<Handle, Asked> asked_;
+    std::array<std::uint32_t, 2> failed_in_turn_{};
     bool quiet_ = true;  // before the story begins
     Instant began_;
 };

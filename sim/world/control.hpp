@@ -15,8 +15,9 @@ namespace gemel::sim {
 
 enum class Voters : std::uint8_t { two, three };
 
-// How a fence device behaves at the moment. `lies`: it says verified off and has done nothing.
-enum class FenceMood : std::uint8_t { works, slow, fails, hangs, lies };
+// How a fence device behaves at the moment. `lies`: it says verified off and has done nothing. `cycles`:
+// asked for "off" it turns the host off and on again, and its status says "on".
+enum class FenceMood : std::uint8_t { works, slow, fails, hangs, lies, cycles };
 
 inline constexpr const char* kNodeNames[] = {"node1", "node2", "witness"};
 

@@ -139,7 +139,7 @@ void ControlNode::drain() {
 }
 
 void ControlNode::tick() {
-    if (!paused()) post(Tick{});
+    if (!paused()) post(Tick{wall_ms_});
     const Instant next = parts_.world.host(node_).clock.real(clusterd_->next_deadline());
     parts_.tasks.at(std::max(next, parts_.tasks.now() + milliseconds(paused() ? 100 : 10)),
                     [this, life = life_] {
@@ -380,7 +380,7 @@ void ControlNode::begin_store_command(const StoreCommand& order) {
     Duration takes = milliseconds(random_.between(5, 60));
     if (std::holds_alternative<ForcePrepare>(order.command)) {
         parts_.store.stop(node_, false);
-        takes = milliseconds(random_.between(600, 2200));
+        takes = parts_.cluster.takes(random_, milliseconds(600), milliseconds(2200));
     } else if (std::holds_alternative<WriteMemberNonce>(order.command)) {
         takes = milliseconds(random_.between(1, 10));
     }
@@ -404,6 +404,7 @@ std::string ControlNode::store_command(const StoreCommandKind& command) {
         if (!store.has_directory(node_)) return "there is no store here and none may be begun";
         disk_.begun = true;
         store.start(node_);
+        restart_watch();  // home from the other's member
     } else if (std::holds_alternative<StopStore>(command)) {
         store.stop(node_, false);
     } else if (std::holds_alternative<SetStoreAside>(command)) {

@@ -41,6 +41,8 @@ class ClusterPort {
     virtual ControlChecker& checker() = 0;
     // by what is committed and served, the guest's domain on that node may run on
     virtual bool rightful(std::uint32_t node) const = 0;
+    // how long something takes that takes that long
+    virtual Duration takes(Prng& random, Duration least, Duration most) = 0;
 
   protected:
     ~ClusterPort() = default;
@@ -71,6 +73,7 @@ class ControlNode {
     void blockd_started();
     void blockd_died();
     bool alive() const { return clusterd_ != nullptr; }
+    void set_wall_clock(std::int64_t ms) { wall_ms_ = ms; }  // of events' times only
     const cluster::ClusterNode* clusterd() const { return clusterd_.get(); }
     // the member's nonce beside its data directory, for old images
     struct StoreDisk {
@@ -169,6 +172,7 @@ class ControlNode {
     std::string name_;
     Prng random_;
     StoreDisk disk_;
+    std::int64_t wall_ms_ = 0;
     std::unique_ptr<cluster::ClusterNode> clusterd_;
     std::uint64_t life_ = 0;   // of the process
     std::uint64_t boots_ = 0;  // of the host, for what is not clusterd's

@@ -54,6 +54,7 @@ void ControlPlane::start() {
     store_.bootstrap(voters);
     if (setup_.voters == Voters::three) store_.start(kWitness);
     operator_->start();
+    if (setup_.scripted) operator_->obey_script();
     look();
 }
 
@@ -305,8 +306,8 @@ void ControlPlane::fence(std::uint32_t by, const Fence& order,
     const std::uint32_t victim = order.device.node == kNodeNames[0] ? 0 : 1;
     FenceMood mood = parts_.world.fence_mood(victim);
     const bool reached = parts_.network.passes(Cable::management, by, victim);
-    Duration takes = milliseconds(random_.between(100, 1500));
-    if (mood == FenceMood::slow) takes = milliseconds(random_.between(3000, 7000));
+    Duration takes = this->takes(random_, milliseconds(100), milliseconds(1500));
+    if (mood == FenceMood::slow) takes = this->takes(random_, milliseconds(3000), milliseconds(7000));
     if (order.action == FenceAction::off) {
         parts_.counters.add("fence.begun");
         const auto* clusterd = nodes_[by]->clusterd();
@@ -320,17 +321,19 @@ void ControlPlane::fence(std::uint32_t by, const Fence& order,
     const Duration bound = milliseconds(order.device.timeout_ms);
     const bool in_time = takes < bound && reached && mood != FenceMood::hangs;
     // an agent whose answer comes too late may have done its work all the same
-    const bool acts = reached && (mood == FenceMood::works || mood == FenceMood::slow ||
-                                  (mood == FenceMood::hangs && random_.chance(1, 2)));
+    const bool acts =
+        reached && (mood == FenceMood::works || mood == FenceMood::slow || mood == FenceMood::cycles ||
+                    (mood == FenceMood::hangs && random_.chance(1, 2)));
     if (acts && order.action != FenceAction::status) {
         parts_.tasks.after(
-            takes * 2 / 3, [this, by, victim, action = order.action, began = parts_.tasks.now()] {
+            takes * 2 / 3, [this, by, victim, mood, action = order.action, began = parts_.tasks.now()] {
                 if (action == FenceAction::off) {
                     const bool on = parts_.world.host(victim).powered;
                     const std::string breach =
                         on ? checker_.powered_off_by_fence(victim, by, began, parts_.tasks.now()) : "";
                     if (!breach.empty()) throw Violation("C6", breach);
                     parts_.world.power_off(victim);
+                    if (mood == FenceMood::cycles) parts_.world.power_on(victim);
                 } else {
                     parts_.world.power_on(victim);
                 }
@@ -366,7 +369,21 @@ void ControlPlane::fence(std::uint32_t by, const Fence& order,
 // ---- operator
 // ---------------------------------------------------------------------------------------------------
 
+Duration ControlPlane::takes(Prng& random, Duration least, Duration most) {
+    const Duration chance = milliseconds(random.between(least.milliseconds(), most.milliseconds()));
+    return setup_.scripted ? milliseconds((least + most).milliseconds() / 2) : chance;
+}
+
+void ControlPlane::ask(std::uint32_t node, ApiCommand command, Answered answered) {
+    const Tag tag = next_tag_++;
+    asked_[tag] = std::move(answered);
+    order(node,
+          ApiRequest{tag, OperationId::from_random(random_.next(), random_.next()), std::move(command)});
+}
+
 void ControlPlane::answered(std::uint32_t, const ApiAnswer& answer) {
+    if (const auto asked = asked_.extract(answer.tag); !asked.empty())
+        return asked.mapped()(answer.operation);
     operator_->answered(answer);
 }
 

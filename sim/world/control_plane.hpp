@@ -7,6 +7,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -35,6 +36,7 @@ class ControlPlane final : public Control, public ClusterPort, public OperatorPo
         std::uint64_t size_bytes = 0;
         AckMode ack_mode = AckMode::writeback;
         TimingRecord timing;
+        bool scripted = false;  // what takes seconds takes always the same, the operator does as he is told
     };
     ControlPlane(Parts parts, Prng random, const Setup& setup);
 
@@ -92,6 +94,7 @@ class ControlPlane final : public Control, public ClusterPort, public OperatorPo
     const VolumeRecord& decided_volume() const override { return committed_.record; }
     ControlChecker& checker() override { return checker_; }
     bool rightful(std::uint32_t node) const override;
+    Duration takes(Prng& random, Duration least, Duration most) override;
 
     // -- OperatorPort
     const cluster::Tables& truth() const override { return truth_; }
@@ -103,8 +106,12 @@ class ControlPlane final : public Control, public ClusterPort, public OperatorPo
     bool has_store(std::uint32_t node) const override { return nodes_[node]->store_disk().begun; }
     bool is_off(std::uint32_t node) const override;
 
+    // -- for scripts
     StoreModel& store() { return store_; }
     ControlNode& node(std::uint32_t node) { return *nodes_[node]; }
+    const GuestHost& guest_host(std::uint32_t node) const { return *hosts_[node]; }
+    using Answered = std::function<void(const Result<OperationRecord>&)>;
+    void ask(std::uint32_t node, cluster::ApiCommand command, Answered answered);
 
   private:
     void applied(std::uint32_t member, std::uint64_t revision, std::span<const cluster::KeyChange> changes);
@@ -126,6 +133,8 @@ class ControlPlane final : public Control, public ClusterPort, public OperatorPo
     std::size_t truth_depth_ = 0;
     ControlChecker checker_;
     Instant ran_since_ = Instant::never();
+    std::map<cluster::Tag, Answered> asked_;
+    cluster::Tag next_tag_ = cluster::Tag{1} << 32;  // none of the operator's
     struct StoreImage {
         StoreDirectory directory;
         ControlNode::StoreDisk disk;

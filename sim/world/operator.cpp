@@ -43,7 +43,7 @@ void Operator::answered(const ApiAnswer& answer) {
 
 void Operator::tick() {
     tasks_.after(milliseconds(200), [this] { tick(); });
-    if (tasks_.now() < not_before_) return;
+    if (tasks_.now() < not_before_ || (made_ && obeys_ && !careful_ && !asked_something())) return;
     made_ ? look_after() : make();
 }
 

@@ -52,6 +52,8 @@ class Operator {
         vouch_until_ = until;
     }
     void look_after_everything() { careful_ = true; }
+    // once all is made he only does what he is asked to, until he looks after everything
+    void obey_script() { obeys_ = true; }
     void answered(const cluster::ApiAnswer& answer);
     // everything was made and the guest was told to run
     bool made_everything() const { return made_; }
@@ -65,6 +67,7 @@ class Operator {
     void ask(cluster::ApiCommand command);
     void ask(std::uint32_t node, cluster::ApiCommand command);
     void start_alone();
+    bool asked_something() const { return handover_ || moving_ || replace_ || vouched_; }
     std::optional<std::uint32_t> somebody();
 
     OperatorPort& port_;
@@ -76,6 +79,7 @@ class Operator {
     AckMode ack_mode_;
     bool made_ = false;
     bool careful_ = false;
+    bool obeys_ = false;
     bool handover_ = false;
     bool moving_ = false;
     bool pull_plug_ = false;  // it would not follow the button

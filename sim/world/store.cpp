@@ -104,6 +104,7 @@ bool StoreModel::join(std::uint32_t node) {
             auto directory = std::make_unique<StoreDirectory>();
             directory->member_id = member.id;
             directory->members = directories_[other]->members;
+            directory->removed = directories_[other]->removed;
             directories_[node] = std::move(directory);
             start(node);
             return true;
@@ -227,9 +228,12 @@ void StoreModel::tick() {
         if (!alive(node)) continue;
         Process& process = processes_[node];
         StoreDirectory& mine = *directories_[node];
-        // a member that was removed is told so by any member that knows
+        // a member that was removed is told so by any member that it turns to and that knows
         for (std::uint32_t other = 0; other < kNodes; ++other) {
             if (other == node || !alive(other) || !network_.passes(Cable::control, node, other)) continue;
+            const bool turns_to = std::ranges::any_of(
+                mine.members, [other](const StoreMember& member) { return member.node == other; });
+            if (!turns_to) continue;
             const auto& removed = directories_[other]->removed;
             if (std::ranges::find(removed, mine.member_id) != removed.end()) process.rejected = true;
         }
@@ -474,7 +478,9 @@ void StoreModel::apply_members(StoreDirectory& directory, std::uint32_t node, co
         // who joins was handed the members of the day, and replays the log from its beginning
         const bool known = std::ranges::any_of(
             directory.members, [&](const StoreMember& member) { return member.id == entry.id; });
-        if (!known) directory.members.push_back(StoreMember{entry.id, entry.node, true});
+        // forcing drops members without an entry of the log
+        const bool gone = std::ranges::find(directory.removed, entry.id) != directory.removed.end();
+        if (!known && !gone) directory.members.push_back(StoreMember{entry.id, entry.node, true});
     } else if (entry.kind == StoreEntry::Kind::promote) {
         for (StoreMember& member : directory.members) {
             if (member.id == entry.id) member.learner = false;

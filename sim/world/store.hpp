@@ -136,6 +136,13 @@ class StoreModel {
     void set_late_commits(bool late) { late_commits_ = late; }
     void set_slow_watches(bool slow) { slow_watches_ = slow; }
     void set_slow_disk(std::uint32_t node, bool slow) { processes_[node].slow = slow; }
+    using Which = std::function<bool(const cluster::Txn&)>;
+    // the next transaction of that node for which `which` holds is under way until release_held()
+    void hold_next(std::uint32_t node, Which which) { hold_ = {node, std::move(which)}; }
+    // ... is carried out, and its reply does not arrive
+    void lose_next_reply(std::uint32_t node, Which which) { lose_ = {node, std::move(which)}; }
+    bool holds_one() const { return held_.has_value(); }
+    void release_held();
 
   private:
     struct Process {
@@ -218,6 +225,14 @@ class StoreModel {
     std::uint32_t lost_replies_percent_ = 0;
     bool slow_watches_ = false;
     bool late_commits_ = false;
+    struct Catch {
+        std::uint32_t node = kNodes;
+        Which which;
+        bool takes(std::uint32_t from, const cluster::Txn& txn);
+    };
+    Catch hold_;
+    Catch lose_;
+    std::optional<std::pair<std::uint32_t, cluster::Txn>> held_;
 };
 
 }  // namespace gemel::sim

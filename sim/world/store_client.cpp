@@ -68,7 +68,28 @@ void StoreModel::answer(const Route& route, std::function<void()> what) {
     });
 }
 
+// once
+bool StoreModel::Catch::takes(std::uint32_t from, const cluster::Txn& txn) {
+    if (!which || from != node || !which(txn)) return false;
+    which = nullptr;
+    return true;
+}
+
+// Whoever sent it has stopped waiting for the reply long ago.
+void StoreModel::release_held() {
+    if (!held_) return;
+    const auto held = *std::exchange(held_, std::nullopt);
+    submit(held.first, held.second, [](cluster::TxnOutcome, std::uint64_t) {});
+}
+
 void StoreModel::submit(std::uint32_t node, const cluster::Txn& txn, TxnReply reply) {
+    const bool held = hold_.takes(node, txn);
+    if (held || lose_.takes(node, txn)) {
+        tasks_.after(kClientTimeout, [reply = std::move(reply)] { reply(cluster::TxnOutcome::unknown, 0); });
+        if (!held) return submit(node, txn, [](cluster::TxnOutcome, std::uint64_t) {});
+        held_ = {node, txn};
+        return;
+    }
     auto answered = std::make_shared<bool>(false);
     const auto once = [answered, reply = std::move(reply)](cluster::TxnOutcome outcome,
                                                            std::uint64_t revision) {

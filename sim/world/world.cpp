@@ -18,6 +18,7 @@ constexpr std::uint64_t kRequestsASeed = 2000;
 constexpr Duration kLivenessBound = seconds(240);
 constexpr Duration kFormingBound = seconds(60);
 constexpr Duration kLastHang = seconds(6);
+constexpr Duration kScriptedBoot = seconds(4);
 
 std::uint64_t volume_bytes(Prng& random) {
     return (12 + random.below(28)) << 20;
@@ -85,6 +86,7 @@ World::World(const SeedOptions& options, Counters& counters)
 // Half of the seeds have bounds so short that an operator's word counts within a run.
 TimingRecord World::timing() {
     TimingRecord timing;
+    if (options_.script) return options_.script->timing;
     if (random_.chance(1, 2)) timing.fence_bound_ms = voters_ == Voters::two ? 18'000 : 12'000;
     return timing;
 }
@@ -97,9 +99,13 @@ void World::make_control(const VolumeRecord& first) {
         return;
     }
     for (ReplicaId& id : replicas_) id = {};  // whoever makes the volume chooses them
-    control_ = std::make_unique<ControlPlane>(
+    auto plane = std::make_unique<ControlPlane>(
         ControlPlane::Parts{tasks_, trace_, counters_, network_, *guest_, *this}, random_.fork(),
-        ControlPlane::Setup{cluster_id_, voters_, first.size_bytes, first.ack_mode, timing()});
+        ControlPlane::Setup{cluster_id_, voters_, first.size_bytes, first.ack_mode, timing(),
+                            options_.script.has_value()});
+    plane_ = plane.get();
+    control_ = std::move(plane);
+    if (options_.script) boot_time_ = kScriptedBoot;
 }
 
 // ---- life of hosts
@@ -136,10 +142,10 @@ void World::power_on(std::uint32_t node) {
     network_.set_bmc(node, true);
     trace_.note(queue_.now(), node, "host.power_on", host.boots);
     const bool fast = random_.chance(1, 4);
-    tasks_.after(milliseconds(fast ? random_.between(20, 600) : random_.between(1500, 6000)),
-                 [this, node, life = host.incarnation] {
-                     if (hosts_[node].powered && hosts_[node].incarnation == life) boot(node);
-                 });
+    const Duration takes = milliseconds(fast ? random_.between(20, 600) : random_.between(1500, 6000));
+    tasks_.after(boot_time_.value_or(takes), [this, node, life = host.incarnation] {
+        if (hosts_[node].powered && hosts_[node].incarnation == life) boot(node);
+    });
 }
 
 void World::boot(std::uint32_t node) {
@@ -398,8 +404,12 @@ void World::on_flushed(const std::vector<WriteNumber>& made_stable) {
 // ---- phases
 // ------------------------------------------------------------------------------------------------------
 
-void World::begin() {
+void World::begin_dark() {
     control_->start();
+}
+
+void World::begin() {
+    begin_dark();
     for (std::uint32_t node = 0; node < 2; ++node) {
         if (options_.oracle) format(node, false, replicas_[1 - node]);
         power_on(node);
@@ -458,11 +468,15 @@ std::string World::state_text() const {
     return text + control_->state_text();
 }
 
+void World::set_witness(bool up) {
+    witness_up_ = up;
+    control_->witness_changed();
+}
+
 void World::heal() {
     healing_ = true;
     network_.heal();
-    witness_up_ = true;
-    control_->witness_changed();
+    set_witness(true);
     poisoned_ = false;
     control_->set_late_commits(false);
     control_->healing();

@@ -31,6 +31,8 @@
 
 namespace gemel::sim {
 
+class ControlPlane;
+
 struct SeedOptions {
     std::uint64_t seed = 1;
     bool print_trace = false;
@@ -44,6 +46,7 @@ struct SeedOptions {
         std::uint64_t data_bytes = 16U << 20;
         std::uint32_t active_extents = 4;
         bool mode_stable = false;
+        TimingRecord timing = {};
     };
     std::optional<Script> script;
 };
@@ -68,6 +71,7 @@ class World final : public WorldPort, public GuestObserver, public EngineWatch {
 
     // -- for scripted scenarios
     void begin();
+    void begin_dark();  // no host has power yet
     void run_for(Duration duration);
     bool run_until(const std::function<bool()>& condition, Duration bound);
     bool run_one() { return queue_.run_one(); }
@@ -102,6 +106,11 @@ class World final : public WorldPort, public GuestObserver, public EngineWatch {
     void force_alone(std::uint32_t node);
     void write_alone(std::uint32_t node, std::uint64_t block, Stamp stamp);
     void set_fence(std::uint32_t node, FenceMood mood) { fence_moods_[node] = mood; }
+    void set_witness(bool up);
+    void set_poisoned(bool poisoned) { poisoned_ = poisoned; }  // the guest ends every host it starts on
+    void set_boot_time(Duration takes) { boot_time_ = takes; }
+    // null with the oracle
+    ControlPlane* plane() { return plane_; }
     // WorldPort, of use to scripts as well
     Host& host(std::uint32_t node) override { return hosts_[node]; }
     BlockNode& block(std::uint32_t node) override { return *blocks_[node]; }
@@ -184,6 +193,7 @@ class World final : public WorldPort, public GuestObserver, public EngineWatch {
     std::vector<std::unique_ptr<Disk>> disks_;
     std::unique_ptr<Guest> guest_;
     std::unique_ptr<Control> control_;
+    ControlPlane* plane_ = nullptr;
     std::vector<std::unique_ptr<BlockNode>> blocks_;
     std::unique_ptr<PermissionChecker> permission_;
     std::unique_ptr<EqualityChecker> equality_;
@@ -204,6 +214,7 @@ class World final : public WorldPort, public GuestObserver, public EngineWatch {
     bool witness_up_ = true;
     bool healing_ = false;
     bool poisoned_ = false;
+    std::optional<Duration> boot_time_;  // always the same in a script
     bool cut_at_commit_ = false;
     Instant quiet_until_;  // no other fault before
     std::uint32_t active_extents_ = 4;
