@@ -80,10 +80,12 @@ std::string ControlChecker::landed(const cluster::Txn& txn, const std::string& l
 }
 
 std::string ControlChecker::fence_committed(std::uint32_t by, const Incarnation& life,
-                                            const Incarnation& living, bool powered, bool lied) const {
+                                            const Incarnation& living, bool powered, bool lied) {
     if (life == living && powered && !lied) return "a fence is committed as verified for a life that goes on";
-    const auto& proof = proofs_[by];
-    if (proof && proof->victim == life && heard_[by].from == life && heard_[by].last > proof->began)
+    if (!proofs_[by] || proofs_[by]->victim != life) return {};
+    // judged once: what is heard of that life later (of one that a device lied about) voids nothing any more
+    const auto proof = std::exchange(proofs_[by], std::nullopt);
+    if (heard_[by].from == life && heard_[by].last > proof->began)
         return fmt::format("node{} commits a fence that a message of its victim has voided", by + 1);
     return {};
 }

@@ -48,7 +48,7 @@ class ControlChecker {
     std::string landed(const cluster::Txn& txn, const std::string& lineage, std::uint64_t term) const;
     // a device's word was committed; `life` is the one it is about
     std::string fence_committed(std::uint32_t by, const Incarnation& life, const Incarnation& living,
-                                bool powered, bool lied) const;
+                                bool powered, bool lied);
 
     // The operator's word counts as proof from now on. How long ago the lost owner's epoch was committed as
     // revoking, and how long ago the survivor's blockd had refused it durably; none: not at all.
