@@ -41,13 +41,13 @@ constexpr std::array<std::string_view, kFaultKinds> kNames = {"power_cut",
                                                               "short_write",
                                                               "version_skew",
                                                               "cut_between_nodes",
-                                                              "long_partition",
                                                               "power_cut_at_commit",
                                                               "fence_lies",
                                                               "fence_slow",
                                                               "poison_guest",
                                                               "leave_and_return",
                                                               "witness_image",
+                                                              "long_partition",
                                                               "store_image"};
 
 }  // namespace

@@ -51,20 +51,21 @@ enum class Fault : std::uint8_t {
     short_write,
     version_skew,
     cut_between_nodes,
-    long_partition,
     power_cut_at_commit,
     fence_lies,
     fence_slow,
     poison_guest,
     leave_and_return,
     witness_image,
+    long_partition,
     store_image,
     count,
 };
 inline constexpr std::size_t kFaultKinds = static_cast<std::size_t>(Fault::count);
-// Those from here on are asked for by name, to hunt a mutant: a member that forgot what it voted for breaks
-// any store unless a node that knows is there to tell it (design note 0004).
-inline constexpr std::size_t kSwarmKinds = static_cast<std::size_t>(Fault::store_image);
+// Those from here on are asked for by name, to hunt a mutant. After an operator's wrong word a volume may
+// stay revoked; a member that forgot what it voted for breaks any store unless a node that knows is there to
+// tell it (design note 0004).
+inline constexpr std::size_t kSwarmKinds = static_cast<std::size_t>(Fault::long_partition);
 
 std::string_view name_of(Fault fault);
 
