@@ -53,30 +53,45 @@ const std::vector<HuntProfile>& profiles() {
     return kProfiles;
 }
 
-RunSummary hunt(const HuntProfile& profile, std::uint32_t jobs, std::string_view mutant) {
+RunSummary hunt(const HuntProfile& profile, std::uint32_t jobs, std::string_view mutant, bool whole) {
     RunPlan plan;
     plan.seeds = kBudget;
     plan.jobs = jobs;
     plan.quiet = true;
-    plan.stop_after_failures = 1;
+    plan.stop_after_failures = whole ? ~std::uint64_t{0} : 1;
     plan.mutant = std::string(mutant);
     plan.voters = profile.voters;
     plan.kinds = profile.faults;
-    return run_seeds(plan);
+    RunSummary summary = run_seeds(plan);
+    std::ranges::sort(summary.failures, {}, &Failure::seed);
+    return summary;
 }
 
-std::string first_failure(const RunSummary& summary) {
-    if (summary.failures.empty()) return {};
-    return fmt::format("{} in seed {}", summary.failures[0].promise, summary.failures[0].seed);
+// What the unbroken program breaks under that profile: each promise with its first seed. The same profile is
+// run once.
+using Broken = std::map<std::string, std::uint64_t>;
+const Broken& unbroken_breaks(const HuntProfile& profile, std::uint32_t jobs) {
+    static std::map<std::pair<std::optional<Voters>, std::vector<Fault>>, Broken> known;
+    const auto [at, fresh] = known.try_emplace({profile.voters, profile.faults});
+    if (fresh) {
+        for (const Failure& failure : hunt(profile, jobs, {}, true).failures)
+            at->second.try_emplace(failure.promise, failure.seed);
+    }
+    return at->second;
 }
 
-// What the unbroken program fails under that profile, or nothing; the same profile is run once.
-std::string unbroken_fails(const HuntProfile& profile, std::uint32_t jobs) {
-    static std::map<std::pair<std::optional<Voters>, std::vector<Fault>>, std::string> known;
-    const std::pair key{profile.voters, profile.faults};
-    const auto at = known.find(key);
-    if (at != known.end()) return at->second;
-    return known[key] = first_failure(hunt(profile, jobs, {}));
+// The first failure by a promise that the unbroken program keeps under the same profile.
+const Failure* own_failure(const RunSummary& summary, const Broken& unbroken) {
+    const auto at = std::ranges::find_if(
+        summary.failures, [&](const Failure& failure) { return !unbroken.contains(failure.promise); });
+    return at == summary.failures.end() ? nullptr : &*at;
+}
+
+std::string text_of(const Broken& unbroken) {
+    std::string text;
+    for (const auto& [promise, seed] : unbroken)
+        text += fmt::format("{}{} in seed {}", text.empty() ? "" : ", ", promise, seed);
+    return text;
 }
 
 }  // namespace
@@ -91,22 +106,23 @@ HuntProfile hunt_profile(std::string_view mutant) {
     return {mutant, std::nullopt, {}};
 }
 
-// A scenario first: it says what went wrong. Then seeds, which count only where the unbroken program passes.
+// A scenario first: it says what went wrong. Then seeds.
 static bool hunt_one(const HuntProfile& profile, std::uint32_t jobs) {
     std::uint64_t seeds = 0;
     std::string by = broken_scenario(std::string(profile.mutant), true);
     bool found = !by.empty();
     if (!found) {
-        const RunSummary summary = hunt(profile, jobs, profile.mutant);
+        RunSummary summary = hunt(profile, jobs, profile.mutant, false);
+        const Broken none;
+        const Broken& unbroken = summary.failures.empty() ? none : unbroken_breaks(profile, jobs);
+        if (!summary.failures.empty() && own_failure(summary, unbroken) == nullptr)
+            summary = hunt(profile, jobs, profile.mutant, true);
         seeds = summary.seeds;
-        by = first_failure(summary);
-        found = !by.empty();
-        if (const std::string broken = found ? unbroken_fails(profile, jobs) : ""; !broken.empty()) {
-            found = false;
-            by = "NOT FOUND: " + by + ", but the unbroken program fails its profile too: " + broken;
-        }
+        const Failure* own = own_failure(summary, unbroken);
+        found = own != nullptr;
+        by = found ? fmt::format("{} in seed {}", own->promise, own->seed) : "NOT FOUND";
+        if (!unbroken.empty()) by += "; the unbroken program fails its profile by " + text_of(unbroken);
     }
-    if (by.empty()) by = "NOT FOUND";
     std::fputs(fmt::format("{:<34} {:<10} {:>6}  {}\n", profile.mutant, "control", seeds, by).c_str(),
                stdout);
     std::fflush(stdout);

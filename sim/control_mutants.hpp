@@ -1,6 +1,6 @@
 // The control plane's mutants (core/cluster/mutants.hpp) and where each is looked for: with which voters and
-// faults. A profile names faults that reach the rule, never the breach. A mutant counts as found only when
-// the unbroken program passes every seed of the same profile.
+// faults. A profile names faults that reach the rule, never the breach. A mutant counts as found only by a
+// promise that the unbroken program keeps in every seed of the same profile.
 #pragma once
 
 #include <cstdint>
