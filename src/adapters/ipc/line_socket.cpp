@@ -44,7 +44,7 @@ bool LineSocket::read_lines(std::vector<std::string>& lines) {
 
 bool LineSocket::queue(std::string line) {
     if (output_.size() + line.size() > kMaxQueuedBytes) return false;
-    output_ += std::move(line);
+    output_ += line;
     output_ += '\n';
     return flush();
 }

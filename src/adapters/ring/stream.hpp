@@ -42,7 +42,7 @@ class Stream final : private Deferred {
     // takes the descriptor; head_bytes: room for heads not yet sent
     Stream(Reactor& reactor, StreamOwner& owner, int fd, std::size_t head_bytes,
            std::size_t max_segments = 1024);
-    ~Stream();
+    ~Stream() override;
     Stream(const Stream&) = delete;
     Stream& operator=(const Stream&) = delete;
 

@@ -49,9 +49,9 @@ void Peers::session(const BlockdSession& session) {
 
 void Peers::store_health(const StoreHealth& health) {
     for (auto& [name, peer] : peers_) {
-        peer.member_answers =
-            std::any_of(health.members.begin(), health.members.end(),
-                        [&](const auto& member) { return member.name == name && member.answers; });
+        peer.member_answers = std::any_of(
+            health.members.begin(), health.members.end(),
+            [&wanted = name](const auto& member) { return member.name == wanted && member.answers; });
     }
 }
 

@@ -167,7 +167,7 @@ Step Server::close(bool orderly, std::string_view reason) {
 }
 
 Step Server::done(Found found) const {
-    return Step{0, std::span(reply_).first(reply_size_), std::move(found)};
+    return Step{0, std::span(reply_).first(reply_size_), found};
 }
 
 void Server::put(std::uint64_t value, std::size_t width) {
