@@ -8,6 +8,12 @@
 namespace gemel::sim {
 namespace {
 
+// ... as their stores say: who is only being added takes no turn
+void until_both_vote(Stage& s, Cluster& c) {
+    s.until("both vote", [&] { return c.truth().cluster->record.voters.size() == 2; });
+    s.run(seconds(5));
+}
+
 void h1(Stage& s) {
     Cluster c(s);
     s.finish(s.write(10));
@@ -21,6 +27,7 @@ void h1(Stage& s) {
     s.check("the guest ran on through it, and was started nowhere", c.guest_runs_on(0) && c.starts(1) == 0);
     c.heal_parted();
     s.until_converged();
+    until_both_vote(s, c);
     s.say("The same, and neither BMC can be reached.");
     c.part(true);
     const auto frozen = s.write(30);
@@ -49,6 +56,7 @@ void h2(Stage& s) {
     s.check("node2 is powered on once and waits", s.count("host.power_on", 1) == 1 && !c.acting(1));
     c.heal_parted();
     s.until_converged();
+    until_both_vote(s, c);
     s.say("The winner's first fencing fails. Its next one and the loser's first must not meet.");
     s.fence(0, FenceMood::slow);
     s.fence(1, FenceMood::fails);
