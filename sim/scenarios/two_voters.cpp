@@ -234,6 +234,25 @@ void h35_release(Stage& s) {
     s.end();
 }
 
+// Asked while it stood still: its answer comes when nobody waits in `asking` any more.
+void h35_late(Stage& s) {
+    Cluster c(s);
+    s.cut_control();
+    s.fault(1, "its blockd comes back as another version");
+    s.kill_blockd(1);
+    s.world().link().set_protocol(1, 7);
+    s.start_blockd(1);
+    const auto write = s.write(20);
+    s.until("node1 asks", [&] { return s.told("asking node2") == 1; });
+    s.pause(1, seconds(8));
+    s.until("node1 has given up waiting", [&] { return s.told("did not answer in time") == 1; });
+    s.until("node2 releases all the same", [&] { return s.told("boot: released to node1") == 1; });
+    s.finish(write);
+    s.check("its release was the proof: nobody was fenced, the same guest goes on",
+            c.fences_begun(1) == 0 && c.forcings() == 1 && c.guest_runs_on(0) && c.starts(0) == 0);
+    s.end();
+}
+
 void h36(Stage& s) {
     Cluster c(s);
     s.finish(s.write(10));
@@ -284,6 +303,8 @@ void add_two_voters(std::vector<Scenario>& all) {
         {"H35-split", "Both have forced.", "Split brain: said, both kept, nothing started.", h35_split, two});
     all.push_back({"H35-release", "A node releases, and the asker's clusterd dies before it has forced.",
                    "Nobody goes on by himself; the operator can.", h35_release, two});
+    all.push_back({"H35-late", "A node that stood still releases after its asker gave up waiting.",
+                   "The release counts: else one has no store and the other no quorum.", h35_late, two});
     all.push_back({"H36", "A node sleeps through its peer's takeover and death.",
                    "Its standing ended with the pause.", h36, two});
 }
