@@ -130,6 +130,7 @@ void Core::disk_done(const DiskDone& done) {
         case TagKind::flush: local_flush.done(done.status); return;
         case TagKind::front: front.disk_done(index, done.status); return;
         case TagKind::peer: peer_requests.disk_done(index, done.status); return;
+        case TagKind::chunk_restore: source.restore_done(index, done.status); return;
         case TagKind::attach_superblock:
         case TagKind::attach_intent_log:
         case TagKind::attach_bitmap: {

@@ -37,7 +37,7 @@ inline constexpr std::array kEngineMutants = std::to_array<MutantEntry>({
     {"epoch_check_skipped", "D13 L2", "requests of an older epoch are carried out"},
     {"epoch_refused_not_durable", "C2", "an epoch's refusal is answered before it is stable"},
     {"outlived_copy_trusted", "F4 H38",
-     "a target restarted in the same boot compares with what its disk shows, flushed or forgotten"},
+     "a replica restarted in the same boot resyncs by what its disk shows, flushed or forgotten"},
     {"network_before_failed_committed", "D2 K2",
      "an owner whose disk failed goes on over the network before that is committed"},
     {"shown_metadata_trusted", "D10 D17 F4",

@@ -1,6 +1,7 @@
 #include "core/replication/resync_source.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/invariant.hpp"
 #include "base/mutant.hpp"
@@ -167,6 +168,10 @@ void ResyncSource::lock_granted(std::uint32_t index) {
         let_go(chunk);
         return;
     }
+    if (!shown_is_held()) {
+        fetch(index);
+        return;
+    }
     chunk.state = ChunkState::hashing;
     core_.emit(DiskHash{make_tag(TagKind::chunk_hash, index), chunk.offset, chunk.length});
 }
@@ -200,10 +205,44 @@ void ResyncSource::read_done(std::uint32_t index, const FetchDone& done) {
         read_failed();
         return;
     }
+    if (shown_is_held()) {
+        send(chunk, done.payload);
+        return;
+    }
+    chunk.state = ChunkState::restoring;
+    chunk.payload = done.payload;
+    core_.emit(DiskWrite{make_tag(TagKind::chunk_restore, index), chunk.offset, chunk.length, chunk.payload});
+}
+
+// A flush that failed in a former process of this boot may have forgotten what the disk still shows. Its bits
+// must not be cleared for a copy that a power cut takes back: what is sent is written here again first, and
+// the flush that every clearing waits for covers it.
+bool ResyncSource::shown_is_held() const {
+    return !core_.config.outlived_io_possible || mutant("outlived_copy_trusted");
+}
+
+void ResyncSource::restore_done(std::uint32_t index, IoStatus status) {
+    Chunk& chunk = chunks_[index];
+    const PayloadHandle payload = std::exchange(chunk.payload, kNoPayload);
+    if (chunk.abandoned || status != IoStatus::ok) {
+        core_.emit(ReleasePayload{payload});
+        let_go(chunk);
+        if (status != IoStatus::ok) core_.fail_local("write of a resync's source failed");
+        return;
+    }
+    send(chunk, payload);
+}
+
+void ResyncSource::fetch(std::uint32_t index) {
+    Chunk& chunk = chunks_[index];
+    chunk.state = ChunkState::reading;
+    core_.emit(DiskFetch{make_tag(TagKind::chunk_read, index), chunk.offset, chunk.length});
+}
+
+void ResyncSource::send(Chunk& chunk, PayloadHandle payload) {
     chunk.state = ChunkState::sending;
     core_.emit(PeerSend{core_.session.id(),
-                        ResyncWriteMessage{wire_number(chunk), chunk.offset, chunk.length}, done.payload,
-                        true});
+                        ResyncWriteMessage{wire_number(chunk), chunk.offset, chunk.length}, payload, true});
     if (mutant("bit_cleared_before_peer_stable")) core_.bitmap->clear(chunk.offset, chunk.length);
 }
 
@@ -227,8 +266,7 @@ void ResyncSource::chunk_ack(const ResyncAckMessage& ack) {
     if (ack.status != AckStatus::ok) {
         core_.session.peer_refused(ack.status);
     } else if (chunk.state == ChunkState::comparing && !ack.same) {
-        chunk.state = ChunkState::reading;
-        core_.emit(DiskFetch{make_tag(TagKind::chunk_read, index), chunk.offset, chunk.length});
+        fetch(static_cast<std::uint32_t>(index));
     } else {
         cleared(chunk);
     }
@@ -259,7 +297,7 @@ void ResyncSource::adjust_pace() {
 void ResyncSource::session_lost() {
     for (Chunk& chunk : chunks_) {
         const bool on_disk = chunk.state == ChunkState::hashing || chunk.state == ChunkState::reading ||
-                             chunk.state == ChunkState::locking;
+                             chunk.state == ChunkState::restoring || chunk.state == ChunkState::locking;
         if (on_disk) chunk.abandoned = true;
         if (chunk.state == ChunkState::comparing || chunk.state == ChunkState::sending) let_go(chunk);
     }

@@ -8,6 +8,8 @@
 //
 //   a chunk:  locking -> hashing -> comparing -+-> same: cleared
 //                                              +-> reading -> sending -> cleared
+//   where a former process of this boot may have left a disk that shows what it has forgotten (F4, H38):
+//             locking -> reading -> restoring (written back as it was read) -> sending -> cleared
 #pragma once
 
 #include <cstdint>
@@ -35,6 +37,7 @@ class ResyncSource {
     void lock_granted(std::uint32_t chunk);
     void hash_done(std::uint32_t chunk, const HashDone& done);
     void read_done(std::uint32_t chunk, const FetchDone& done);
+    void restore_done(std::uint32_t chunk, IoStatus status);
 
     bool active() const { return state_ != State::off; }
     // The target said that it is marked Inconsistent: from now on guest writes go there too.
@@ -47,13 +50,14 @@ class ResyncSource {
 
   private:
     enum class State : std::uint8_t { off, preparing, waiting, running };
-    enum class ChunkState : std::uint8_t { free, locking, hashing, comparing, reading, sending };
+    enum class ChunkState : std::uint8_t { free, locking, hashing, comparing, reading, restoring, sending };
     struct Chunk {
         ChunkState state = ChunkState::free;
         bool abandoned = false;  // the session ended: let go when the disk lets go
         std::uint64_t offset = 0;
         std::uint32_t length = 0;
         std::uint32_t serial = 0;
+        PayloadHandle payload = kNoPayload;  // while restoring
         IntervalLock::Ticket lock = IntervalLock::kNone;
     };
     static constexpr Duration kPaceInterval = milliseconds(100);
@@ -62,6 +66,9 @@ class ResyncSource {
     void start_chunks();
     bool next_range(std::uint64_t& offset, std::uint32_t& length);
     bool in_flight(std::uint64_t offset) const;
+    bool shown_is_held() const;
+    void fetch(std::uint32_t index);
+    void send(Chunk& chunk, PayloadHandle payload);
     void cleared(Chunk& chunk);
     void let_go(Chunk& chunk);
     void read_failed();

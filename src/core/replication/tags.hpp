@@ -19,6 +19,7 @@ enum class TagKind : std::uint8_t {
     peer_hash,   // hash of a peer's compare
     chunk_hash,  // resync source
     chunk_read,
+    chunk_restore,  // what was read, written back
     peer_fetch,  // data the peer reads from here
 };
 

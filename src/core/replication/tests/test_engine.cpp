@@ -158,6 +158,33 @@ TEST_P(EveryOrder, a_restarted_owner_process_is_the_source_of_its_extents) {  //
     EXPECT_TRUE(p->done(tag));
 }
 
+// A flush failed in the former process: the device forgot what it goes on showing. What such a source shows
+// must not cease to be tracked before its own stable copy holds it.
+TEST_P(EveryOrder, a_source_that_shows_what_it_has_forgotten_holds_it_again) {  // D3, F4, H38
+    const auto p = healthy(GetParam());
+    for (std::uint64_t i = 0; i < 20; ++i) p->write(0, i * 32, 8);
+    for (std::uint64_t i = 0; i < GetParam() * 4 && !p->events.empty(); ++i) p->one();
+    p->kill(0);
+    p->disconnect();
+    p->settle();
+    p->node(0).disk.unflushed.clear();
+    p->start(0);
+    p->tell_all();
+    p->connect();
+    p->settle(seconds(4));
+    ASSERT_TRUE(p->both_in_ack_set());
+    const auto flushed = p->request(0, FrontOperation::flush, 0, 0);
+    p->settle();
+    ASSERT_TRUE(p->done(flushed));
+    for (int i = 0; i < 2; ++i) {
+        const auto& disk = p->node(i).disk;
+        for (const auto& [sector, value] : disk.data) {
+            const auto held = disk.data_stable.find(sector);
+            EXPECT_EQ(held == disk.data_stable.end() ? 0 : held->second, value) << i << " sector " << sector;
+        }
+    }
+}
+
 TEST_P(EveryOrder, a_blank_replica_is_filled_and_joins) {  // G7
     Pair p(GetParam(), true);
     p.start(0);
