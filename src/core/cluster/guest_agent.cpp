@@ -54,6 +54,16 @@ bool GuestAgent::has_front_client(const PlacementRecord& placement) const {
     return true;
 }
 
+// A domain that an older list does not show may run: its start ended after that (C1).
+bool GuestAgent::listed_since(Run& run) {
+    if (context_.domains_known && context_.domain_lists > run.lists_before) return true;
+    if (context_.now >= run.list_again) {
+        run.list_again = context_.now + seconds(1);
+        context_.emit(ListDomains{});
+    }
+    return false;
+}
+
 void GuestAgent::adopt() {
     for (const auto& [name, row] : context_.gated.guests) {
         const auto& placement = row.record.placement;
@@ -70,7 +80,6 @@ void GuestAgent::adopt() {
         run.lists_before = context_.domain_lists;
         runs_[name] = run;
         move(name, runs_[name], State::looking, "placed here; looking for its domain");
-        context_.emit(ListDomains{});
     }
 }
 
@@ -147,18 +156,11 @@ void GuestAgent::advance(const std::string& name, Run& run, bool& erase) {
 
 void GuestAgent::look(const std::string& name, const Row<GuestRecord>& row, Run& run) {
     const GuestRecord& guest = row.record;
-    const bool looked = (context_.domains_known && context_.domain_lists > run.lists_before) ||
-                        mutant("start_without_lookup");
+    const bool looked = listed_since(run) || mutant("start_without_lookup");
     if ((guest.wish == GuestWish::stopped || leaving()) && domain(guest.uuid) == nullptr && looked) {
         return move(name, run, State::clearing, "not wanted any more");
     }
-    if (!looked) {
-        if (context_.now - run.since > seconds(5)) {
-            run.since = context_.now;
-            context_.emit(ListDomains{});
-        }
-        return;
-    }
+    if (!looked) return;
     if (domain(guest.uuid) != nullptr && !mutant("start_without_lookup")) {
         // A committed start is believed; one that was only begun must show that it uses this start's disks.
         if (run.placement.phase != GuestPhase::starting || has_front_client(run.placement)) {
@@ -224,6 +226,10 @@ void GuestAgent::start(const std::string& name, const Row<GuestRecord>& row, Run
         const auto at = runs_.find(name);
         if (at == runs_.end()) return;
         at->second.busy = false;
+        // The next list may have been begun before the domain was there; the one after it was not.
+        at->second.lists_before = context_.domain_lists + 1;
+        at->second.list_again = {};
+        context_.emit(ListDomains{});
         const auto guest = context_.gated.guests.find(name);
         if (!done.ok) {
             at->second.failed = true;
@@ -231,11 +237,9 @@ void GuestAgent::start(const std::string& name, const Row<GuestRecord>& row, Run
             context_.event("error", "vm.start-failed", "vm/" + name, done.detail);
             return move(name, at->second, State::clearing, "its domain did not start");
         }
-        at->second.lists_before = context_.domain_lists;
         context_.event("info", "vm.started", "vm/" + name, "runs on " + context_.config.name);
         if (at->second.state == State::starting) move(name, at->second, State::running, "its domain runs");
         if (guest != context_.gated.guests.end()) commit_phase(name, guest->second, GuestPhase::running);
-        context_.emit(ListDomains{});
     };
     context_.emit(std::move(start));
 }
@@ -266,7 +270,7 @@ bool GuestAgent::lease_revoked(const PlacementRecord& placement) const {
 void GuestAgent::watch(const std::string& name, const Row<GuestRecord>& row, Run& run) {
     const GuestRecord& guest = row.record;
     keep_guarded(name, guest, run);
-    if (context_.domains_known && context_.domain_lists > run.lists_before) {
+    if (listed_since(run)) {
         const DomainView* seen = domain(guest.uuid);
         if (seen == nullptr || seen->state == DomainState::crashed || seen->state == DomainState::shut_off) {
             run.shut_off = seen != nullptr && seen->state == DomainState::shut_off;
@@ -292,7 +296,7 @@ void GuestAgent::watch(const std::string& name, const Row<GuestRecord>& row, Run
 
 void GuestAgent::stop(const std::string& name, const Row<GuestRecord>& row, Run& run) {
     const GuestRecord& guest = row.record;
-    if (context_.domains_known && domain(guest.uuid) == nullptr) {
+    if (listed_since(run) && domain(guest.uuid) == nullptr) {
         return move(name, run, State::clearing, "its domain is gone");
     }
     const DomainView* seen = domain(guest.uuid);
@@ -315,7 +319,7 @@ void GuestAgent::stop(const std::string& name, const Row<GuestRecord>& row, Run&
 }
 
 void GuestAgent::clear(const std::string& name, const GuestRecord& guest, Run& run) {
-    if (!context_.domains_known) return;
+    if (!listed_since(run)) return;
     if (domain(guest.uuid) == nullptr) {
         run.repeat_at = context_.now;
         return move(name, run, State::closing, "closing its front ends");

@@ -40,7 +40,8 @@ class GuestAgent {
         State state = State::looking;
         PlacementRecord placement;
         Instant since;
-        std::uint64_t lists_before = 0;    // domain lists seen when it was placed
+        std::uint64_t lists_before = 0;  // domain lists seen when it was placed
+        Instant list_again;
         bool inherited = false;            // placed before this process looked: may have been started already
         std::optional<bool> regrant_told;  // what the guard was told last; nothing: not registered yet
         bool busy = false;                 // an action's answer is outstanding
@@ -52,6 +53,7 @@ class GuestAgent {
         Instant repeat_at;
     };
 
+    bool listed_since(Run& run);  // asks for one while it is not so
     void adopt();
     void drop_intruders();
     void advance(const std::string& name, Run& run, bool& erase);
