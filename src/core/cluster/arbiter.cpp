@@ -342,18 +342,10 @@ void Arbiter::fenced(const FenceDone& done, Instant began, const Incarnation& li
 }
 
 Txn Arbiter::first_commit() {
-    const auto [high, low] = context_.random();
-    new_lineage_ = LineageId::from_random(high, low);
     const Tables& tables = context_.latest;
     Txn txn;
-    LineageRecord next;
-    next.id = new_lineage_;
-    next.ancestors = tables.lineage->record.ancestors;
-    next.ancestors.insert(next.ancestors.begin(), tables.lineage->record.id);
-    if (next.ancestors.size() > LineageRecord::kMaxAncestors)
-        next.ancestors.resize(LineageRecord::kMaxAncestors);
-    next.forced_by = context_.config.name;
-    next.reason = why_;
+    const LineageRecord next = context_.next_lineage({}, why_);
+    new_lineage_ = next.id;
     txn.puts.push_back({std::string(keys::kLineage), encode(next), 0});
     ClusterRecord cluster = tables.cluster->record;
     std::erase_if(cluster.voters, [&](const auto& voter) { return voter.name != context_.config.name; });

@@ -221,20 +221,12 @@ Status Boot::may_keep_own() const {
 }
 
 void Boot::keep_own() {
-    LineageRecord next;
-    const LineageRecord& own = context_.latest.lineage->record;
-    const auto [high, low] = context_.random();
-    next.id = LineageId::from_random(high, low);
-    next.forced_by = context_.config.name;
-    next.reason = "of two histories the operator chose this one";
-    next.ancestors.push_back(own.id);
+    std::vector<LineageId> others;
     for (const auto& [name, peer] : peers_.all()) {
         const LineageId theirs = peer.heartbeat.store.lineage;
-        if (!theirs.is_nil() && theirs != own.id) next.ancestors.push_back(theirs);
+        if (!theirs.is_nil() && theirs != context_.latest.lineage_id()) others.push_back(theirs);
     }
-    next.ancestors.insert(next.ancestors.end(), own.ancestors.begin(), own.ancestors.end());
-    if (next.ancestors.size() > LineageRecord::kMaxAncestors)
-        next.ancestors.resize(LineageRecord::kMaxAncestors);
+    const LineageRecord next = context_.next_lineage(others, "of two histories the operator chose this one");
     Txn txn;
     txn.puts.push_back({std::string(keys::kLineage), encode(next), 0});
     context_.commit(std::move(txn), false, true, [this, id = next.id](const JobResult& result) {

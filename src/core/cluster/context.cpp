@@ -23,33 +23,38 @@ void Context::event(const std::string& severity, const std::string& kind, const 
     unsaved_events.push_back({severity, kind, object, config.name, message, wall_ms});
 }
 
-std::vector<VoterRecord> Context::voters() const {
-    const auto& row = gated.cluster ? gated.cluster : latest.cluster;
-    if (!row) return config.initial_voters;
-    auto all = row->record.voters;
-    // One that is being added may be promoted already while the record does not say so yet.
-    for (const auto& known : config.initial_voters) {
-        if (known.name == row->record.adding_voter) all.push_back(known);
-    }
-    return all;
+std::size_t Context::voter_count() const {
+    std::size_t count = 0;
+    each_voter([&](const VoterRecord&) { ++count; });
+    return count;
 }
 
 std::optional<std::string> Context::other_voter() const {
-    // As voters() says, without making that list: it is asked at every step.
-    const auto& row = gated.cluster ? gated.cluster : latest.cluster;
     std::array<const VoterRecord*, 2> two{};
     std::size_t count = 0;
-    const auto take = [&](const VoterRecord& voter) {
+    each_voter([&](const VoterRecord& voter) {
         if (count < two.size()) two[count] = &voter;
         ++count;
-    };
-    for (const auto& voter : row ? row->record.voters : config.initial_voters) take(voter);
-    for (const auto& known : config.initial_voters)
-        if (row && known.name == row->record.adding_voter) take(known);
+    });
     if (count != 2 || two[0]->witness || two[1]->witness) return std::nullopt;
     if (two[0]->name == config.name) return two[1]->name;
     if (two[1]->name == config.name) return two[0]->name;
     return std::nullopt;
+}
+
+LineageRecord Context::next_lineage(const std::vector<LineageId>& others, const std::string& reason) {
+    const LineageRecord& own = latest.lineage->record;
+    const auto [high, low] = random();
+    LineageRecord next;
+    next.id = LineageId::from_random(high, low);
+    next.forced_by = config.name;
+    next.reason = reason;
+    next.ancestors.push_back(own.id);
+    next.ancestors.insert(next.ancestors.end(), others.begin(), others.end());
+    next.ancestors.insert(next.ancestors.end(), own.ancestors.begin(), own.ancestors.end());
+    if (next.ancestors.size() > LineageRecord::kMaxAncestors)
+        next.ancestors.resize(LineageRecord::kMaxAncestors);
+    return next;
 }
 
 bool Context::needs_barrier() const {

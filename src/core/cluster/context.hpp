@@ -121,11 +121,22 @@ class Context {
     Duration suspicion() const { return milliseconds(timing().suspicion_ms); }
     bool store_quorate() const { return store == StoreCondition::quorate; }
     bool is_coordinator() const { return acting && term != 0; }
-    std::vector<VoterRecord> voters() const;
+    // Walked, not copied: asked at every step. One that is being added may be promoted already while the
+    // record does not say so yet.
+    template <typename Visit>
+    void each_voter(Visit&& visit) const {
+        const auto& row = gated.cluster ? gated.cluster : latest.cluster;
+        for (const auto& voter : row ? row->record.voters : config.initial_voters) visit(voter);
+        for (const auto& known : config.initial_voters)
+            if (row && known.name == row->record.adding_voter) visit(known);
+    }
+    std::size_t voter_count() const;
     // the other voter where there are exactly two and both are nodes
     std::optional<std::string> other_voter() const;
     bool needs_barrier() const;
     const NodeRecord* node(const std::string& name) const;
+    // A lineage that goes on from this store's, and from `others`; its id is new.
+    LineageRecord next_lineage(const std::vector<LineageId>& others, const std::string& reason);
 
     // Commit `txn` guarded by the lineage of the gated tables; with the term too where `as_coordinator`. The
     // callback is called in a later step, once, and only after the barrier where one is needed.

@@ -194,19 +194,28 @@ void GuestAgent::look(const std::string& name, const Row<GuestRecord>& row, Run&
     }
 }
 
+// Another node could be granted one of its volumes while this one is cut off.
+bool GuestAgent::regrant_possible(const PlacementRecord& placement) const {
+    if (context_.voter_count() <= 2) return false;
+    return std::ranges::any_of(placement.epochs, [this](const auto& disk) {
+        const auto row = context_.gated.volumes.find(disk.first);
+        return row != context_.gated.volumes.end() &&
+               std::ranges::count_if(row->second.record.replicas, &ReplicaRecord::in_ack_set) > 1;
+    });
+}
+
 // Told before the domain starts, again when it is adopted (the guard may have been restarted since), and
 // whenever another node becomes or ceases to be one that could be granted its volumes.
 void GuestAgent::keep_guarded(const std::string& name, const GuestRecord& guest, Run& run) {
-    GuardRegister guarded{guest.uuid, name, {}, false};
+    const bool possible = regrant_possible(run.placement);
+    if (run.regrant_told == possible) return;
+    run.regrant_told = possible;
+    GuardRegister guarded{guest.uuid, name, {}, possible};
     for (const auto& [volume, epoch] : run.placement.epochs) {
         const auto row = context_.gated.volumes.find(volume);
-        if (row == context_.gated.volumes.end()) continue;
-        guarded.volumes.push_back({volume, row->second.record.id, epoch});
-        if (ack_set(row->second.record).size() > 1 && context_.voters().size() > 2)
-            guarded.regrant_possible = true;
+        if (row != context_.gated.volumes.end())
+            guarded.volumes.push_back({volume, row->second.record.id, epoch});
     }
-    if (run.regrant_told == guarded.regrant_possible) return;
-    run.regrant_told = guarded.regrant_possible;
     context_.emit(std::move(guarded));
 }
 

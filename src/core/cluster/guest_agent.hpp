@@ -40,7 +40,7 @@ class GuestAgent {
         State state = State::looking;
         PlacementRecord placement;
         Instant since;
-        std::uint64_t lists_before = 0;  // domain lists seen when it was placed
+        std::uint64_t lists_before = 0;  // lists up to this one do not show what it did: placed, or started
         Instant list_again;
         bool inherited = false;            // placed before this process looked: may have been started already
         std::optional<bool> regrant_told;  // what the guard was told last; nothing: not registered yet
@@ -58,6 +58,7 @@ class GuestAgent {
     void drop_intruders();
     void advance(const std::string& name, Run& run, bool& erase);
     void look(const std::string& name, const Row<GuestRecord>& row, Run& run);
+    bool regrant_possible(const PlacementRecord& placement) const;
     void keep_guarded(const std::string& name, const GuestRecord& guest, Run& run);
     void start(const std::string& name, const Row<GuestRecord>& row, Run& run);
     void watch(const std::string& name, const Row<GuestRecord>& row, Run& run);

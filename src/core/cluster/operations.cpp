@@ -127,7 +127,7 @@ std::optional<Status> Operations::begin_without_store(const ApiCommand& command,
 // the other's attempt and two seconds more before its own (design note 0004).
 Status Operations::fence_in_time(const FenceDeviceRecord& device) const {
     const auto& timing = context_.timing();
-    const bool two = context_.voters().size() <= 2;
+    const bool two = context_.voter_count() <= 2;
     const std::uint32_t before = timing.suspicion_ms + timing.ask_ms + (two ? 2000 : 0);
     const std::uint32_t left = timing.fence_bound_ms > before ? timing.fence_bound_ms - before : 0;
     const std::uint32_t longest = two ? left / 2 : left;

@@ -104,7 +104,8 @@ NodeView Views::node(const NodeRecord& record) const {
     view.roles = {"compute", "storage"};
     const bool coordinator = tables_.coordinator && tables_.coordinator->record.node == record.name;
     if (coordinator) view.roles.push_back("coordinator");
-    for (const auto& voter : context_.voters()) view.voter = view.voter || voter.name == record.name;
+    context_.each_voter(
+        [&](const VoterRecord& voter) { view.voter = view.voter || voter.name == record.name; });
     view.incarnation = record.incarnation.to_string();
     if (record.name == context_.config.name) view.standing = node_.standing.holds();
     if (!record.version.empty()) view.version = record.version;
