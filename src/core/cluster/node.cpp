@@ -108,18 +108,27 @@ void ClusterNode::Impl::handle(const ReadDone& in) {
     context.ever_quorate = true;
     standing.met(in.sent_at);
     election.probed(in);
-    compare_stores(in);
-    if (!releaser.active() && context.acting) volumes.probe(in);
+    const LineageId lineage = lineage_in(in);
+    compare_stores(lineage);
+    if (!releaser.active() && context.acting) volumes.probe(in, lineage);
+}
+// Nil: it is not there. Decoded when it has changed: every probe reads it, and it hardly ever does.
+LineageId ClusterNode::Impl::lineage_in(const ReadDone& in) {
+    const auto at = std::find_if(in.values.begin(), in.values.end(),
+                                 [](const auto& value) { return value.key == keys::kLineage; });
+    if (at == in.values.end()) return {};
+    if (at->value != answered_value_) {
+        const auto record = decode<LineageRecord>(at->value);
+        answered_lineage_ = record ? record->id : LineageId{};
+        answered_value_ = at->value;
+    }
+    return answered_lineage_;
 }
 // The watch may still be at the peer's member while answers come from our own, which leads again. Where both
 // were forced those are two stores: the tables must be of the one that answers (H35).
-void ClusterNode::Impl::compare_stores(const ReadDone& in) {
-    const auto at = std::find_if(in.values.begin(), in.values.end(),
-                                 [](const auto& value) { return value.key == keys::kLineage; });
-    const auto answered =
-        at == in.values.end() ? Result<LineageRecord>(LineageRecord{}) : decode<LineageRecord>(at->value);
+void ClusterNode::Impl::compare_stores(const LineageId& answered) {
     const LineageId mine = context.latest.lineage_id();
-    if (!context.tables_live || mine.is_nil() || !answered || answered->id.is_nil() || answered->id == mine) {
+    if (!context.tables_live || mine.is_nil() || answered.is_nil() || answered == mine) {
         other_store_since_ = Instant::never();
     } else if (other_store_since_ == Instant::never()) {
         other_store_since_ = context.now;

@@ -83,7 +83,8 @@ class ClusterNode::Impl {
     void evaluate();
     void probe();
     void look_at_own_disk();
-    void compare_stores(const ReadDone& in);
+    LineageId lineage_in(const ReadDone& in);
+    void compare_stores(const LineageId& answered);
     void want_tables();
     void quorum();
     void gate();
@@ -97,6 +98,8 @@ class ClusterNode::Impl {
     std::optional<Instant> stale_asked_;
     Instant tables_next_;
     Instant other_store_since_ = Instant::never();
+    std::string answered_value_;  // of the lineage key, as last decoded
+    LineageId answered_lineage_;
     Instant probe_next_;
     std::uint64_t change_revision_ = 0;  // newest change that decisions read
     std::uint64_t gated_change_ = 0;

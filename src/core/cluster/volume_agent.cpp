@@ -105,20 +105,7 @@ void VolumeAgent::needs_record(const BlockdNeedsRecord& need) {
     handed_.erase(need.volume);
 }
 
-LineageId VolumeAgent::lineage_in(const std::string& value) {
-    if (value != lineage_value_) {
-        const auto record = decode<LineageRecord>(value);
-        lineage_ = record ? record->id : LineageId{};
-        lineage_value_ = value;
-    }
-    return lineage_;
-}
-
-void VolumeAgent::probe(const ReadDone& done) {
-    LineageId lineage;
-    for (const auto& value : done.values) {
-        if (value.key == keys::kLineage) lineage = lineage_in(value.value);
-    }
+void VolumeAgent::probe(const ReadDone& done, const LineageId& lineage) {
     if (lineage.is_nil()) return;
     for (const auto& [name, row] : context_.gated.volumes) {
         const auto& owner = row.record.owner;

@@ -18,7 +18,7 @@ class VolumeAgent {
     void blockd_up(const BlockdUp& up);
     void proposal(const BlockdProposal& proposal);
     void needs_record(const BlockdNeedsRecord& need);
-    void probe(const ReadDone& done);
+    void probe(const ReadDone& done, const LineageId& lineage);
     void evaluate();
     bool owns_any() const;
 
@@ -27,7 +27,6 @@ class VolumeAgent {
     void answer(const VolumeId& volume, std::uint64_t number, replication::ProposalOutcome outcome,
                 std::optional<CommittedVolume> current);
     void hand_over(const Row<VolumeRecord>& row);
-    LineageId lineage_in(const std::string& value);
 
     Context& context_;
     struct Handed {
@@ -38,8 +37,6 @@ class VolumeAgent {
     std::map<VolumeId, std::uint64_t> proposing_;  // number of the proposal under way
     std::set<std::pair<std::string, Incarnation>> told_gone_;
     std::set<std::pair<VolumeId, std::uint64_t>> refusing_;
-    std::string lineage_value_;  // as last decoded: every probe reads it, and it hardly ever changes
-    LineageId lineage_;
 };
 
 }  // namespace gemel::cluster
