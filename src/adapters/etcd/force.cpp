@@ -65,13 +65,16 @@ Status force_prepare(const StoreDirectory& directory, const ProcessConfig& confi
 Result<RangeResult> read_copy(const StoreDirectory& directory, const ProcessConfig& config,
                               const std::string& prefix) {
     Process process(config, directory.forcing(), directory.log());
-    if (auto ok = process.start_forced(); !ok) return tl::unexpected<Error>(ok.error());
-    const auto client = client_of_copy(process, config.tls);
-    auto read = client ? (*client)->get_prefix_serializable(prefix, seconds(5))
-                       : Result<RangeResult>(tl::unexpected<Error>(client.error()));
-    if (auto ok = process.stop(Duration{}); !ok) return tl::unexpected<Error>(ok.error());
-    if (auto ok = directory.delete_copy(); !ok) return tl::unexpected<Error>(ok.error());
-    return read;
+    const auto read = [&]() -> Result<RangeResult> {
+        if (auto ok = process.start_forced(); !ok) return tl::unexpected<Error>(ok.error());
+        const auto client = client_of_copy(process, config.tls);
+        if (!client) return tl::unexpected<Error>(client.error());
+        return (*client)->get_prefix_serializable(prefix, seconds(5));
+    };
+    auto stored = read();
+    Status cleared = process.stop(Duration{});
+    if (cleared) cleared = directory.delete_copy();
+    return cleared ? stored : tl::unexpected<Error>(cleared.error());
 }
 
 Status force_activate(const StoreDirectory& directory) {

@@ -180,7 +180,11 @@ Status StoreDirectory::make_copy() const {
     if (has_copy()) {
         if (auto done = delete_copy(); !done) return done;
     }
-    return copy_tree_durably(data(), forcing());
+    const Status copied = copy_tree_durably(data(), forcing());
+    if (copied) return {};
+    // half a copy would be taken for a forcing under way
+    const Status deleted = delete_copy();
+    return deleted ? copied : deleted;
 }
 
 Status StoreDirectory::delete_copy() const {

@@ -252,8 +252,7 @@ void BlockdDriver::send_record(const VolumeId& id) {
 
 void BlockdDriver::handle(const cluster::BlockdDetach& order) {
     const auto name = name_of(order.volume);
-    const auto known = volumes_.find(order.volume);
-    if (known != volumes_.end()) known->second = {known->second.name, false, false, true, std::nullopt};
+    mark_detaching(order.volume);
     if (!name) return;
     request({{"do", "detach"}, {"volume", *name}}, kLong,
             [this, name = *name, id = order.volume](const Result<json>& answer) {
@@ -261,6 +260,12 @@ void BlockdDriver::handle(const cluster::BlockdDetach& order) {
                 if (!answer && answer.error().code != ErrorCode::not_found)
                     log::warning(fmt::format("blockd keeps {}: {}", name, answer.error().message));
             });
+}
+
+// Its entry stays until blockd has let go of it, so that what is still said of it is known to be of the past.
+void BlockdDriver::mark_detaching(const VolumeId& id) {
+    const auto known = volumes_.find(id);
+    if (known != volumes_.end()) known->second = {known->second.name, false, false, true, std::nullopt};
 }
 
 // Unless it was handed over anew meanwhile.
@@ -349,8 +354,7 @@ void BlockdDriver::handle(const cluster::BlockdFormat& order) {
 }
 
 void BlockdDriver::handle(const cluster::BlockdDelete& order) {
-    const auto known = volumes_.find(order.volume);
-    if (known != volumes_.end()) known->second = {known->second.name, false, false, true, std::nullopt};
+    mark_detaching(order.volume);
     const std::string path = settings_.volume_path(order.pool, order.name);
     request({{"do", "detach"}, {"volume", order.name}}, kLong,
             [this, order, path](const Result<json>& detached) {

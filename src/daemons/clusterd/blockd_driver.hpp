@@ -59,6 +59,7 @@ class BlockdDriver {
     void on_connected();
     void on_disconnected();
     void on_volume_event(const std::string& kind, const VolumeId& id, const Json& event);
+    void mark_detaching(const VolumeId& id);
     void forget_detached(const VolumeId& id);
     void on_status(const Result<Json>& answer);
     void on_event(const Json& event);

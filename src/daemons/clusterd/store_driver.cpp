@@ -112,7 +112,6 @@ struct StoreDriver::Impl {
         out.members = members;
         return out;
     }
-    // Own member first, then the others of node.toml, until the committed voters are known.
     // A store on our own disk tells who its voters are; another node of the file may hold another history of
     // it. Only when ours tells nothing for a while are the others asked.
     std::vector<http::Address> members_at_first() const {
@@ -125,6 +124,7 @@ struct StoreDriver::Impl {
         voters_known = true;
         members->set(members_in_file());
     }
+    // Own member first, then the others of node.toml, until the committed voters are known.
     std::vector<http::Address> members_in_file() const {
         std::vector<std::string> urls;
         for (const auto& member : settings.file.members) urls.push_back(member.client_url);
@@ -249,11 +249,8 @@ std::optional<etcd::RangeResult> StoreDriver::Impl::look_at_disk(const std::stri
         if (auto ok = process.start({settings.initial_cluster(), false}); !ok)
             log::warning("store: " + ok.error().message);
     }
-    if (!copied) {
-        log::warning("store: its copy on disk cannot be read: " + copied.error().message);
-        return std::nullopt;
-    }
-    auto stored = etcd::read_copy(directory, process_config(), prefix);
+    auto stored = copied ? etcd::read_copy(directory, process_config(), prefix)
+                         : Result<etcd::RangeResult>(tl::unexpected<Error>(copied.error()));
     if (!stored) {
         log::warning("store: its copy on disk cannot be read: " + stored.error().message);
         return std::nullopt;
