@@ -123,6 +123,20 @@ void Cluster::restart_clusterd(std::uint32_t node) {
     stage_.world().start_clusterd(node);
 }
 
+void Cluster::restart_all_daemons() {
+    for (const std::uint32_t node : {0U, 1U}) {
+        restart_clusterd(node);
+        stage_.run(seconds(20));
+        kill_store(node);
+        stage_.run(seconds(20));
+        stage_.kill_blockd(node);
+        stage_.run(seconds(1));
+        stage_.start_blockd(node);
+        stage_.run(seconds(20));
+        stage_.finish(stage_.write(20 + node));
+    }
+}
+
 bool Cluster::touches(const cluster::Txn& txn, std::string_view prefix) {
     return std::ranges::any_of(txn.puts, [prefix](const auto& put) { return put.key.starts_with(prefix); });
 }

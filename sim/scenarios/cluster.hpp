@@ -39,6 +39,8 @@ class Cluster {
     void witness_begins_anew();
     void kill_store(std::uint32_t node);
     void restart_clusterd(std::uint32_t node);
+    // clusterd, etcd, blockd of one node after the other; the guest writes after each node (blocks 20 and 21)
+    void restart_all_daemons();
 
     // -- transactions to be held back or left unanswered (StoreModel)
     static bool touches(const cluster::Txn& txn, std::string_view prefix);

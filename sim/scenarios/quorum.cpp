@@ -184,17 +184,7 @@ void h13(Stage& s) {
 
 void h28_three(Stage& s) {
     Cluster c(s);
-    for (const std::uint32_t node : {0U, 1U}) {
-        c.restart_clusterd(node);
-        s.run(seconds(20));
-        c.kill_store(node);
-        s.run(seconds(20));
-        s.kill_blockd(node);
-        s.run(seconds(1));
-        s.start_blockd(node);
-        s.run(seconds(20));
-        s.finish(s.write(20 + node));
-    }
+    c.restart_all_daemons();
     s.check("nobody was fenced", c.fences_begun(0) + c.fences_begun(1) == 0);
     s.check("the guest runs where it ran, and was started nowhere",
             c.guest_runs_on(0) && c.starts(0) + c.starts(1) == 0);

@@ -44,6 +44,14 @@ void h17(Stage& s) {
     s.end();
 }
 
+// node1 dies and boots again; what was written meanwhile (block 20) is on node2 only.
+void node2_goes_on_alone(Stage& s) {
+    s.power_cut(0);
+    s.until_served_by(1);
+    s.finish(s.write(20));
+    s.until("node1 is powered on again", [&] { return s.world().host(0).powered; });
+}
+
 void h27(Stage& s) {
     Cluster c(s);
     s.finish(s.write(10));
@@ -74,10 +82,7 @@ void h27_override(Stage& s) {
     Cluster c(s);
     const auto early = s.written(10);
     s.finish(s.flush());
-    s.power_cut(0);
-    s.until_served_by(1);
-    s.finish(s.write(20));
-    s.until("node1 is powered on again", [&] { return s.world().host(0).powered; });
+    node2_goes_on_alone(s);
     c.power_cut_with_bmc(1);
     s.run(seconds(30));
     const auto refused = c.ask(0, cluster::StartAlone{"sim", true}, "cluster start --alone --accept-loss");
@@ -100,17 +105,7 @@ void h27_override(Stage& s) {
 void h28_two(Stage& s) {
     Cluster c(s);
     s.finish(s.write(10));
-    for (const std::uint32_t node : {0U, 1U}) {
-        c.restart_clusterd(node);
-        s.run(seconds(20));
-        c.kill_store(node);
-        s.run(seconds(20));
-        s.kill_blockd(node);
-        s.run(seconds(1));
-        s.start_blockd(node);
-        s.run(seconds(20));
-        s.finish(s.write(20 + node));
-    }
+    c.restart_all_daemons();
     s.kill_clusterd(0);
     s.run(seconds(12));
     s.start_clusterd(0);
@@ -186,10 +181,7 @@ void h35(Stage& s) {
 void h35_split(Stage& s) {
     Cluster c(s);
     s.finish(s.write(10));
-    s.power_cut(0);
-    s.until_served_by(1);
-    s.finish(s.write(20));
-    s.until("node1 is powered on again", [&] { return s.world().host(0).powered; });
+    node2_goes_on_alone(s);
     s.power_cut(1);
     s.run(seconds(20));
     c.ask(0, cluster::StartAlone{"sim", true}, "cluster start --alone --accept-loss");

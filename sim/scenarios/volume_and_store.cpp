@@ -35,14 +35,18 @@ bool joins(const cluster::Txn& txn) {
     return Cluster::ack_set_in(txn) == 2;
 }
 
-void h31(Stage& s) {
-    Cluster c(s);
+// node2 has been away; that it joins is held back on its way to the store.
+void hold_join_of_node2(Stage& s, Cluster& c, const std::string& what) {
     s.power_cut(1);
     s.finish(s.write(10));
     c.store().hold_next(0, joins);
     s.power_on(1);
-    s.until("node2 is current: that it joins is under way to the store",
-            [&] { return c.store().holds_one(); });
+    s.until(what, [&] { return c.store().holds_one(); });
+}
+
+void h31(Stage& s) {
+    Cluster c(s);
+    hold_join_of_node2(s, c, "node2 is current: that it joins is under way to the store");
     const auto between = s.write(20);
     s.finish(between);
     s.check("a write acknowledged meanwhile is on node2 already", s.shows(1, between));
@@ -108,11 +112,7 @@ void h33(Stage& s) {
 
 void h37(Stage& s) {
     Cluster c(s);
-    s.power_cut(1);
-    s.finish(s.write(10));
-    c.store().hold_next(0, joins);
-    s.power_on(1);
-    s.until("that node2 is UpToDate is under way to the store", [&] { return c.store().holds_one(); });
+    hold_join_of_node2(s, c, "that node2 is UpToDate is under way to the store");
     s.fault(0, "that transaction is late; clusterd of node1 dies, and knows nothing of it any more");
     s.kill_clusterd(0);
     s.power_cut(1);
