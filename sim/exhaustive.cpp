@@ -102,7 +102,8 @@ void recover(World& world, Crash kind) {
         if (world.host(node).up()) world.start_blockd(node);
     }
     if (!world.run_until([&world] { return world.converged(); }, seconds(200)))
-        throw Violation("C12", "no convergence after the crash: " + world.state_text());
+        throw Violation("C12", fmt::format("no convergence after the crash, {}: {}", world.missing(),
+                                           world.state_text()));
     world.finish_checks();
 }
 

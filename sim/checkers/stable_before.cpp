@@ -8,7 +8,6 @@
 namespace gemel::sim {
 namespace {
 
-
 std::string who(std::uint32_t node) {
     return fmt::format("node{}", node + 1);
 }

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "sim/checkers/single_guest.hpp"
 #include "sim/world/violation.hpp"
 
 namespace gemel::sim {
@@ -77,20 +78,22 @@ cluster::DomainState GuestHost::state() const {
 }
 
 void GuestHost::check_twice() const {
-    if (!vcpus_run() || other_ == nullptr || !other_->vcpus_run()) return;
+    if (other_ == nullptr) return;
+    const std::string breach = SingleGuestChecker::runs(vcpus_run(), other_->vcpus_run());
+    if (breach.empty()) return;
     if (parts_.lied_about(0) || parts_.lied_about(1)) {
         parts_.counters.add("site.runs_twice_after_a_lie");
         return;
     }
-    throw Violation("C1", "the vCPUs of the guest run on both nodes");
+    throw Violation("C1", breach);
 }
 
 // Frozen within a stated time of its lease's end (promises C1, C2).
 void GuestHost::check_right() const {
-    constexpr Duration kStated = seconds(3);
-    if (!vcpus_run() || lease_epoch_ != epoch_ || local() <= lease_until_ + kStated) return;
-    if (parts_.tasks.now() - resumed_at_ < kStated) return;
-    throw Violation("C2", fmt::format("the guest runs on node{} without a lease", node_ + 1));
+    if (!vcpus_run() || lease_epoch_ != epoch_) return;
+    const std::string breach =
+        SingleGuestChecker::right({node_, local(), lease_until_, parts_.tasks.now(), resumed_at_});
+    if (!breach.empty()) throw Violation("C2", breach);
 }
 
 std::string GuestHost::start(std::uint64_t epoch) {
@@ -99,9 +102,9 @@ std::string GuestHost::start(std::uint64_t epoch) {
     if (other_->exists()) {
         if (parts_.lied_about(1 - node_)) {
             parts_.counters.add("site.started_after_a_lie");
-        } else if (other_->vcpus_run()) {
-            throw Violation("C1", fmt::format("the guest is started on node{} while it runs on node{}",
-                                              node_ + 1, 2 - node_));
+        } else if (const auto breach = SingleGuestChecker::starts(node_, other_->vcpus_run());
+                   !breach.empty()) {
+            throw Violation("C1", breach);
         } else {
             parts_.counters.add("site.started_beside_frozen");
         }

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "sim/checkers/single_guest.hpp"
 #include "sim/world/violation.hpp"
 
 namespace gemel::sim {
@@ -554,8 +555,7 @@ void Oracle::start_guest(std::uint32_t node, std::uint64_t epoch) {
         if (parts_.guest.node() == node)
             parts_.guest.kill();  // its domain is looked up by UUID before a start
         else
-            throw Violation("C1", fmt::format("the guest is started on node{} while it runs on node{}",
-                                              node + 1, parts_.guest.node() + 1));
+            throw Violation("C1", SingleGuestChecker::starts(node, true));
     }
     parts_.counters.add("guest.started");
     parts_.guest.start(node, epoch);

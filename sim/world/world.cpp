@@ -7,6 +7,7 @@
 
 #include "core/formats/format_replica.hpp"
 #include "core/formats/layout.hpp"
+#include "sim/checkers/convergence.hpp"
 #include "sim/world/control_plane.hpp"
 #include "sim/world/oracle.hpp"
 #include "sim/world/violation.hpp"
@@ -431,21 +432,9 @@ bool World::run_until(const std::function<bool()>& condition, Duration bound) {
     }
 }
 
-bool World::converged() const {
-    const CommittedVolume& committed = control_->committed();
-    if (!committed.record.owner || !guest_->running() || !control_->settled()) return false;
-    for (std::uint32_t node = 0; node < 2; ++node) {
-        const ReplicaRecord& replica = committed.record.replicas[node];
-        if (!replica.in_ack_set || replica.state != ReplicaState::up_to_date) return false;
-        const replication::View view = blocks_[node]->view();
-        if (view.connection != replication::ConnectionState::connected ||
-            view.sync != replication::SyncState::off)
-            return false;
-        if (view.dirty_bytes != 0 || view.frozen != replication::FreezeReason::none) {
-            if (view.role == replication::Role::primary) return false;
-        }
-    }
-    return true;
+std::string_view World::missing() const {
+    return ConvergenceChecker::missing(control_->committed().record, {blocks_[0]->view(), blocks_[1]->view()},
+                                       guest_->running(), control_->settled());
 }
 
 std::string World::state_text() const {
@@ -586,7 +575,6 @@ bool World::only_copy_failed() const {
 void World::live() {
     heal();
     const auto enough = [this] { return guest_->completions() >= kRequestsASeed && converged(); };
-    const Instant began = queue_.now();
     bool done = false;
     for (int round = 0; round < 24 && !done; ++round) {
         done = run_until(enough, kLivenessBound / 24);
@@ -607,9 +595,11 @@ void World::live() {
         counters_.add("site.beyond_repair");
         return;
     }
-    if (!done) on_breach("C12", "no convergence after everything was healed: " + state_text());
+    if (!done) {
+        on_breach("C12",
+                  fmt::format("no convergence after everything was healed, {}: {}", missing(), state_text()));
+    }
     counters_.add("site.converged");
-    (void)began;
     finish_checks();
 }
 
@@ -618,17 +608,14 @@ void World::finish_checks() {
     guest_->stop_asking(true);
     guest_->begin_sweep();
     if (!run_until([this] { return !guest_->sweeping() && guest_->idle() && converged(); }, seconds(120))) {
-        on_breach("C12", "the last reads were not answered: " + state_text());
+        on_breach("C12", fmt::format("the last reads were not answered, {}: {}", missing(), state_text()));
     }
     guest_->stop_asking(true);
-    if (!run_until(
-            [this] {
-                return guest_->idle() && blocks_[0]->view().requests_in_flight == 0 &&
-                       blocks_[1]->view().requests_in_flight == 0;
-            },
-            seconds(10))) {
-        on_breach("C12", "requests stay in flight with an idle guest: " + state_text());
-    }
+    const auto left_over = [this] {
+        return ConvergenceChecker::left_over({blocks_[0]->view(), blocks_[1]->view()});
+    };
+    if (!run_until([&] { return guest_->idle() && left_over().empty(); }, seconds(10)))
+        on_breach("C12", fmt::format("{}: {}", left_over(), state_text()));
     const std::string difference = equality_->same(disks_[0]->current(), disks_[1]->current());
     if (!difference.empty()) on_breach("D16", "both replicas are UpToDate and quiet, but " + difference);
     for (std::uint32_t node = 0; node < 2; ++node) {

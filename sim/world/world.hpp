@@ -77,7 +77,8 @@ class World final : public WorldPort, public GuestObserver, public EngineWatch {
     bool run_one() { return queue_.run_one(); }
     void inject(Fault fault, std::uint32_t node);
     void heal();
-    bool converged() const;
+    bool converged() const { return missing().empty(); }
+    std::string_view missing() const;  // until all is whole again; empty: nothing
     void finish_checks();
     void crash_blockd(std::uint32_t node);  // until start_blockd()
     void start_blockd(std::uint32_t node);

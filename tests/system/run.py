@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """Runs the system tests: real daemons in sandboxes. Needs root and a build.
 
-    tests/system/run.py [--long] [--list] [NAME ...]     NAME: a file (sandbox), or file.test, or a part of a test's name
+    tests/system/run.py [--long] [--list] [NAME ...]     NAME: a file (sandbox), or file.test, or a part of a test's name.
+    Slow tests run with --long, or when file.test names one.
 
 One line per test with its seconds, at the end `N passed, N failed`; exit code 0 only when all passed. Tests run one
 after the other: they measure times, and the machine is small.
@@ -35,7 +36,7 @@ def discover(names, with_long):
                 continue
             name = f"{short}.{attribute.removeprefix('test_')}"
             wanted = any(name == want or short == want or want in name for want in names) if names else True
-            if wanted and (with_long or names or not getattr(function, "is_long", False)):
+            if wanted and (with_long or name in names or not getattr(function, "is_long", False)):
                 found.append((name, function))
     return found
 
