@@ -42,6 +42,19 @@ std::optional<std::string> Context::other_voter() const {
     return std::nullopt;
 }
 
+bool Context::epoch_refused(const VolumeId& volume, std::uint64_t epoch) {
+    constexpr Duration kAgain = seconds(1);
+    const std::pair key{volume, epoch};
+    if (epochs_refused.contains(key)) return true;
+    if (!blockd_up) return false;
+    const auto [asked, first] = refusals_asked.try_emplace(key, now);
+    if (first || now - asked->second >= kAgain) {
+        asked->second = now;
+        emit(BlockdRefuseEpoch{volume, epoch});
+    }
+    return false;
+}
+
 LineageRecord Context::next_lineage(const std::vector<LineageId>& others, const std::string& reason) {
     const LineageRecord& own = latest.lineage->record;
     const auto [high, low] = random();

@@ -93,6 +93,7 @@ class Context {
     std::map<std::string, Session> sessions;
     std::map<VolumeId, VolumeFacts> volumes;
     std::map<std::pair<VolumeId, std::uint64_t>, Instant> epochs_refused;
+    std::map<std::pair<VolumeId, std::uint64_t>, Instant> refusals_asked;  // until blockd says so
     bool domains_known = false;
     Instant domains_at;
     std::uint64_t domain_lists = 0;
@@ -110,6 +111,9 @@ class Context {
     Tag tag() { return next_tag++; }
     std::pair<std::uint64_t, std::uint64_t> random() { return {prng.next(), prng.next()}; }
     std::string secret();
+    // Whether blockd refuses that epoch durably; until it says so it is asked, once a second: it may have
+    // been away, or the volume not attached yet.
+    bool epoch_refused(const VolumeId& volume, std::uint64_t epoch);
     void log(std::string severity, std::string text) { emit(Log{std::move(severity), std::move(text)}); }
     // Also into the bounded list in the store, when it can be written.
     void event(const std::string& severity, const std::string& kind, const std::string& object,

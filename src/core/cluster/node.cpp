@@ -173,6 +173,7 @@ void ClusterNode::Impl::handle(const PeerMessageIn& in) {
 void ClusterNode::Impl::handle(const BlockdUp& in) {
     context.volumes.clear();
     context.epochs_refused.clear();
+    context.refusals_asked.clear();
     volumes.blockd_up(in);
 }
 void ClusterNode::Impl::handle(const BlockdDown&) {

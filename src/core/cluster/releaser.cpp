@@ -65,6 +65,7 @@ bool Releaser::domains_gone() {
 
 void Releaser::evaluate() {
     if (state_ == State::idle || context_.now < repeat_at_) return;
+    bool closed = true;
     switch (state_) {
         case State::idle: return;
         case State::destroying:
@@ -72,13 +73,12 @@ void Releaser::evaluate() {
                 repeat_at_ = context_.now + milliseconds(100);
                 return;
             }
-            for (const auto& [volume, epoch] : to_refuse_) context_.emit(BlockdRefuseEpoch{volume, epoch});
             state_ = State::closing;
-            return;
+            [[fallthrough]];
         case State::closing:
-            for (const auto& one : to_refuse_) {
-                if (!context_.epochs_refused.contains(one)) return;
-            }
+            for (const auto& [volume, epoch] : to_refuse_)
+                closed = context_.epoch_refused(volume, epoch) && closed;
+            if (!closed) return;
             boot_.set_aside("released to " + asker_);
             state_ = State::aside;
             return;

@@ -15,7 +15,6 @@ void VolumeAgent::blockd_up(const BlockdUp& up) {
     handed_.clear();
     proposing_.clear();
     told_gone_.clear();
-    refusing_.clear();
 }
 
 bool VolumeAgent::owns_any() const {
@@ -145,10 +144,8 @@ void VolumeAgent::evaluate() {
         if (ack_set(volume).empty()) continue;
         here.insert(volume.id);
         hand_over(row);
-        if (volume.owner && volume.owner->revoking && volume.owner->node != context_.config.name &&
-            refusing_.insert({volume.id, volume.owner->epoch}).second) {
-            context_.emit(BlockdRefuseEpoch{volume.id, volume.owner->epoch});
-        }
+        if (volume.owner && volume.owner->revoking && volume.owner->node != context_.config.name)
+            context_.epoch_refused(volume.id, volume.owner->epoch);
     }
     for (auto at = handed_.begin(); at != handed_.end();) {
         if (here.contains(at->first)) {

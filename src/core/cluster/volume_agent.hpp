@@ -36,7 +36,6 @@ class VolumeAgent {
     std::map<VolumeId, Handed> handed_;
     std::map<VolumeId, std::uint64_t> proposing_;  // number of the proposal under way
     std::set<std::pair<std::string, Incarnation>> told_gone_;
-    std::set<std::pair<VolumeId, std::uint64_t>> refusing_;
 };
 
 }  // namespace gemel::cluster

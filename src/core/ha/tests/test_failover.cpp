@@ -124,6 +124,18 @@ TEST(Witness, H3BmcDeadNothingStartsUntilTheOperatorVouches) {
     EXPECT_TRUE(world.until(seconds(10), [&] { return runs_only_on(world, "node2"); }));
 }
 
+TEST(Witness, ARefusalThatBlockdCouldNotDoIsAskedForAgain) {
+    World world(2, true);
+    prepare(world);
+    world.bmc_works = false;
+    world.cut_power("node1");
+    world.run(seconds(125));
+    world.host("node2").refusals_failing = 2;
+    ASSERT_TRUE(world.ask("node2", ConfirmDown{"node1", "node1"}, seconds(120)));
+    EXPECT_TRUE(world.until(seconds(10), [&] { return runs_only_on(world, "node2"); }));
+    EXPECT_EQ(world.host("node2").refusals_failing, 0U);
+}
+
 TEST(Witness, H29OwnerCutFromTheStoreIsNotFencedWhileItAnswers) {
     World world(2, true);
     prepare(world);

@@ -46,9 +46,10 @@ struct Host {
     Instant guard_until;                         // what the guard was told after the newest read of the store
     std::map<VolumeId, std::uint64_t> checked;   // epoch whose start of serving was checked
     bool on = true;
-    bool closed = false;     // its blockd closed all volumes
-    bool isolated = false;   // control and replication paths to everybody cut
-    bool store_cut = false;  // etcd's traffic cut
+    bool closed = false;                 // its blockd closed all volumes
+    std::uint32_t refusals_failing = 0;  // blockd answers the next ones with an error
+    bool isolated = false;               // control and replication paths to everybody cut
+    bool store_cut = false;              // etcd's traffic cut
     bool reads_fail = false;
     bool clusterd_silent = false;
     std::uint64_t boots = 0;
@@ -530,7 +531,13 @@ class World {
         volume.proposed = false;
         if (out.done.current) volume.committed = *out.done.current;
     }
-    void run(Host& h, const BlockdRefuseEpoch& out) { reply(h, BlockdEpochRefused{out.volume, out.epoch}); }
+    void run(Host& h, const BlockdRefuseEpoch& out) {
+        if (h.refusals_failing > 0) {
+            --h.refusals_failing;
+        } else {
+            reply(h, BlockdEpochRefused{out.volume, out.epoch});
+        }
+    }
     void run(Host& h, const BlockdFormat& out) {
         h.backing.insert(out.record.id);
         reply(h, BlockdDone{out.tag, true, "", ""});
