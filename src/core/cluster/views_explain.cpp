@@ -201,7 +201,7 @@ ExplainView Views::explain_guest(const GuestRecord& record) const {
                           std::to_string(GuestRecord::kMaxRestarts) + ", priority " +
                           std::to_string(record.priority));
     if (view.node) {
-        out.next.push_back({"node " + *view.node + " is lost and its loss is proven",
+        out.next.push_back({*view.node + " is lost and its loss is proven",
                             "it starts on a node all of whose replicas are current",
                             {}});
     }

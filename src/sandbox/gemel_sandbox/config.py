@@ -144,6 +144,7 @@ def write_host(state, host):
         return
     (gemel / "node.toml").write_text(node_toml(layout, host, ids, state.timing))
     write_atomically(gemel / "sandbox-bmc.json", bmc_addresses(layout, state.bmc_password), 0o600)
+    write_atomically(gemel / "bmc-password", state.bmc_password, 0o600)
     (disk / "var-lib-gemel" / "pools" / "default").mkdir(parents=True)
     if host in layout.voters():
         (disk / "var-lib-gemel" / "bootstrap-pending").write_text(bootstrap_marker(layout, ids["cluster"]))
