@@ -54,7 +54,9 @@ class ControlChecker {
     // revoking, and how long ago the survivor's blockd had refused it durably; none: not at all.
     std::string word_counts(std::uint32_t victim, std::optional<Duration> revoking,
                             std::optional<Duration> refused, Duration bound) const;
-    // clusterd destroys a domain that has every right to run: committed here, in this epoch, wanted, served
+    // clusterd destroys a domain that has every right to run: committed here, in this epoch, wanted, served.
+    // "Served" means by a disk that has all it was told: a guest over the network whose only copy rebooted
+    // with unflushed writes of this epoch gets nothing but errors, and begins anew where that copy is (K2).
     std::string destroyed_rightful(std::uint32_t node, const std::string& why) const;
 
   private:

@@ -98,6 +98,12 @@ bool History::lost(const Write& write) const {
     return true;
 }
 
+bool History::forgot(std::uint32_t node, Instant since) const {
+    return std::ranges::any_of(writes_, [&](const Write& write) {
+        return write.begun >= since && !write.stable && losses_[node] > write.losses_when_begun[node];
+    });
+}
+
 // A later write that was acknowledged hides it, unless that may be lost; so does a later read of something
 // else. Versions are in the order in which they began, the newest first: behind the first that began no later
 // than this one ended there is none that could hide it as a write.

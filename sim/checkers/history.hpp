@@ -41,6 +41,8 @@ class History {
     std::string judge(Instant begun, std::uint64_t sector, Stamp shown) const;
     // the same, and remembers that it was shown: what was read once stays (scenario W2)
     std::string observe(Instant begun, Instant now, std::uint64_t sector, Stamp shown);
+    // That node lost its cache with a write in it which began since then and which no flush has covered.
+    bool forgot(std::uint32_t node, Instant since) const;
     // empty when a replica that holds `write` may hold `shown` there: that write or one not before it
     std::string judge_holds(WriteNumber write, std::uint64_t sector, Stamp shown) const;
 

@@ -101,6 +101,37 @@ void learner_forces_nothing(Stage& s) {
     s.end();
 }
 
+// A guest on a node whose disk had failed was served by the other one, until it could not be any more; then
+// it stood there, for ever, or got errors (seed 4788).
+void guest_follows_its_copy(Stage& s) {
+    const auto over_network = [&s](std::uint32_t owner) {
+        s.disk(owner).faults().fail_next_flush = true;
+        s.fault(owner, "its next flush fails");
+        s.finish(s.flush());
+        s.check("its disk is out, the guest is served over the network",
+                s.view(owner).local_state == ReplicaState::failed && s.alone(1 - owner));
+    };
+    over_network(0);
+    const auto first = s.written(10);
+    s.say("The new process cannot know what was answered: it serves nothing in that epoch.");
+    s.kill_blockd(0);
+    s.start_blockd(0);
+    s.until_served_by(1);
+    s.check("what was acknowledged is there", s.shows(1, first));
+    s.until_converged();
+    over_network(1);
+    s.written(20);
+    s.say("The only copy forgets what was answered and not flushed.");
+    s.power_cut(0);
+    s.power_on(0);
+    s.until("node2's guest has lost its disk",
+            [&] { return s.view(1).frozen == replication::FreezeReason::disk_lost; });
+    s.until_served_by(0);
+    s.kill_blockd(1);
+    s.start_blockd(1);
+    s.end();
+}
+
 }  // namespace
 
 void add_regressions(std::vector<Scenario>& all) {
@@ -117,6 +148,11 @@ void add_regressions(std::vector<Scenario>& all) {
                    "It neither fences nor forces: the only voter went on without it (C6, D1).",
                    learner_forces_nothing,
                    {{}, Voters::two, true}});
+    all.push_back({"guest-follows-its-copy",
+                   "The owner's disk has failed, and the guest cannot be served over the network any more.",
+                   "It is started where the copy is (C12, K2).",
+                   guest_follows_its_copy,
+                   {{}, Voters::three, true}});
 }
 
 }  // namespace gemel::sim

@@ -32,6 +32,8 @@ class WorldPort {
     virtual bool witness_up() const = 0;
     virtual FenceMood fence_mood(std::uint32_t node) const = 0;
     virtual void left_ack_set(std::uint32_t node) = 0;
+    // it lost its cache with something of the guest in it that was written since then and never flushed
+    virtual bool forgot(std::uint32_t node, Instant since) const = 0;
     virtual ReplicaId replica_id(std::uint32_t node) const = 0;
     // -- blockd's part of its clusterd's orders
     virtual bool blockd_up(std::uint32_t node) const = 0;

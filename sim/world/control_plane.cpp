@@ -142,7 +142,8 @@ void ControlPlane::follow_word(const NodeRecord& record) {
 }
 
 // All of it committed: placed here in this life, wanted, its volume owned and served here in the epoch that
-// the domain was started with.
+// the domain was started with. Not a guest whose disk has forgotten what it was told: its own node's replica
+// is out of the ack set, and the only copy's node lost its cache with a write of this epoch in it.
 bool ControlPlane::rightful(std::uint32_t node) const {
     const auto guest = truth_.guests.find(Operator::kName);
     const auto self = truth_.nodes.find(kNodeNames[node]);
@@ -153,6 +154,7 @@ bool ControlPlane::rightful(std::uint32_t node) const {
     const bool placed = record.placement && record.placement->node == kNodeNames[node] &&
                         record.placement->incarnation == parts_.world.host(node).incarnation &&
                         record.placement->phase == GuestPhase::running;
+    if (!in_ack_set(node) && parts_.world.forgot(1 - node, granted_at_)) return false;
     return wanted && placed && host.vcpus_run() && owns(node, host.epoch()) &&
            !committed_.record.owner->revoking && parts_.world.block(node).served_epoch() == host.epoch();
 }
@@ -173,8 +175,10 @@ void ControlPlane::follow_volume() {
     for (const auto& replica : now.replicas)
         if (replica.state == ReplicaState::failed && mask_ != ack_mask())
             parts_.counters.add("commit.local_failed");
-    if (now.owner && (!before.record.owner || before.record.owner->epoch != now.owner->epoch))
+    if (now.owner && (!before.record.owner || before.record.owner->epoch != now.owner->epoch)) {
+        granted_at_ = parts_.tasks.now();
         parts_.counters.add("commit.grant");
+    }
     if (!now.owner && before.record.owner) parts_.counters.add("commit.release");
     if (now.owner && now.owner->revoking && !(before.record.owner && before.record.owner->revoking))
         parts_.counters.add("commit.revoking");

@@ -146,6 +146,7 @@ class ControlPlane final : public Control, public ClusterPort, public OperatorPo
     std::array<std::optional<Incarnation>, 2> lied_;  // a device said this life was off
     // when that epoch was first seen so: committed as revoking; refused durably by that node's blockd
     std::map<std::uint64_t, Instant> revoking_since_;
+    Instant granted_at_{0};  // the newest epoch
     std::array<std::map<std::uint64_t, Instant>, 2> refused_since_;
     std::array<std::optional<Incarnation>, 2> word_counts_;
     bool formed_ = false;

@@ -92,8 +92,10 @@ void Operator::move_guest(const GuestRecord& guest) {
         counters_.add("operator.moves_guest");
     }
     if (!moving_) return;
-    if (guest.wish == GuestWish::running && guest.placement && guest.placement->node != move_to_) {
-        return ask(GuestStop{kName, pull_plug_ || random_.chance(1, 2), 20000});
+    if (guest.wish == GuestWish::running && guest.placement) {
+        if (guest.placement->node != move_to_)
+            return ask(GuestStop{kName, pull_plug_ || random_.chance(1, 2), 20000});
+        moving_ = false;  // a failover was faster
     }
     if (guest.wish == GuestWish::stopped && !guest.placement) {
         moving_ = false;

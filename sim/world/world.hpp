@@ -125,6 +125,7 @@ class World final : public WorldPort, public GuestObserver, public EngineWatch {
     FenceMood fence_mood(std::uint32_t node) const override { return fence_moods_[node]; }
     // what only that replica still has in its cache is no longer asked for
     void left_ack_set(std::uint32_t node) override { history_.node_lost_volatile(node); }
+    bool forgot(std::uint32_t node, Instant since) const override { return history_.forgot(node, since); }
     ReplicaId replica_id(std::uint32_t node) const override { return replicas_[node]; }
     bool blockd_up(std::uint32_t node) const override { return blockd_up_[node]; }
     std::uint64_t blockd_life(std::uint32_t node) const override { return process_lives_[node]; }

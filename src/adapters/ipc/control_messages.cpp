@@ -28,8 +28,9 @@ struct Words<replication::SyncState> {
 };
 template <>
 struct Words<replication::FreezeReason> {
-    static constexpr std::array<const char*, 7> kList{"none",      "not_primary", "lease_lapsed", "peer_lost",
-                                                      "handshake", "metadata",    "local_failed"};
+    static constexpr std::array<const char*, 8> kList{"none",         "not_primary", "lease_lapsed",
+                                                      "peer_lost",    "handshake",   "metadata",
+                                                      "local_failed", "disk_lost"};
 };
 template <>
 struct Words<replication::ProposalKind> {

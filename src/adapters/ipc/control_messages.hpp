@@ -12,7 +12,8 @@ namespace gemel::ipc {
 
 // View: an object with the members of replication::View; words: secondary|primary; Diskless, Failed,
 // Inconsistent, Outdated, Consistent, UpToDate; StandAlone, Connecting, Handshake, Connected;
-// Off, SyncSource, SyncTarget; none, not_primary, lease_lapsed, peer_lost, handshake, metadata, local_failed.
+// Off, SyncSource, SyncTarget; none, not_primary, lease_lapsed, peer_lost, handshake, metadata, local_failed,
+// disk_lost.
 // lease_until is lease_until_ns.
 nlohmann::json encode_view(const replication::View& view);
 Result<replication::View> decode_view(const nlohmann::json& in);

@@ -186,6 +186,7 @@ void GuestAgent::look(const std::string& name, const Row<GuestRecord>& row, Run&
         run.error = run.failed ? "its domain ended while gemel-clusterd was away" : "";
         return move(name, run, State::clearing, "it may have run in this epoch before and is gone");
     }
+    if (cleared_for_its_disk(name, run)) return;
     if (serving(run.placement)) return start(name, row, run);
     if (context_.now - run.since > kServeTimeout) {
         run.failed = true;
@@ -276,6 +277,35 @@ bool GuestAgent::lease_revoked(const PlacementRecord& placement) const {
     });
 }
 
+// The replica here has failed and left the ack set, another is current, and this epoch's guest is not served
+// over the network any more: blockd's process is another than the one that served it, or the other node
+// rebooted with something answered and not flushed. Neither passes within this epoch (0001, "Local disk").
+std::string GuestAgent::disk_lost(const PlacementRecord& placement) const {
+    for (const auto& [name, epoch] : placement.epochs) {
+        const auto row = context_.gated.volumes.find(name);
+        if (row == context_.gated.volumes.end()) continue;
+        const VolumeRecord& record = row->second.record;
+        if (!record.owner || record.owner->epoch != epoch) continue;
+        if (in_ack_set(record, context_.config.name) || ack_set(record).empty()) continue;
+        const auto facts = context_.volumes.find(record.id);
+        if (facts == context_.volumes.end() || !facts->second.view.attached) continue;
+        const replication::View& view = facts->second.view;
+        const bool served = view.role == replication::Role::primary && view.epoch == epoch;
+        if (!served || view.frozen == replication::FreezeReason::disk_lost) return name;
+    }
+    return {};
+}
+
+// What the guest still runs on is its memory: it begins anew where its disk is, as after a power cut.
+bool GuestAgent::cleared_for_its_disk(const std::string& name, Run& run) {
+    const std::string volume = disk_lost(run.placement);
+    if (volume.empty()) return false;
+    run.error = "its disk " + volume + " cannot be served on " + context_.config.name + " any more";
+    context_.event("error", "vm.disk-lost", "vm/" + name, run.error + ": it is started where a copy is");
+    move(name, run, State::clearing, "clearing it away");
+    return true;
+}
+
 void GuestAgent::watch(const std::string& name, const Row<GuestRecord>& row, Run& run) {
     const GuestRecord& guest = row.record;
     keep_guarded(name, guest, run);
@@ -294,6 +324,7 @@ void GuestAgent::watch(const std::string& name, const Row<GuestRecord>& row, Run
         context_.event("warning", "vm.lease-revoked", "vm/" + name, run.error);
         return move(name, run, State::clearing, "its lease was revoked");
     }
+    if (cleared_for_its_disk(name, run)) return;
     if (guest.wish == GuestWish::stopped || leaving()) {
         commit_phase(name, row, GuestPhase::stopping);
         return move(name, run, State::stopping, "stopping");
@@ -315,6 +346,7 @@ void GuestAgent::stop(const std::string& name, const Row<GuestRecord>& row, Run&
     if (guest.wish == GuestWish::running && !leaving()) {
         return move(name, run, State::running, "shall run on after all");
     }
+    if (cleared_for_its_disk(name, run)) return;  // it would not follow the button
     if (context_.now < run.repeat_at) return;
     run.repeat_at = context_.now + kStopRepeat;
     const Tag tag = context_.tag();

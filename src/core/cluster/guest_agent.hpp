@@ -9,6 +9,7 @@
 //      \--not served in kServeTimeout--> clearing                                   |
 //   running --domain gone: crashed, or shut off by itself--> clearing <--domain gone-- stopping <--wish
 //   stopped clearing --domain gone--> closing --front ends closed--> committing --committed--> (forgotten)
+//   looking, running, stopping --a disk can never be served here again in this epoch--> clearing
 #pragma once
 
 #include <map>
@@ -70,6 +71,8 @@ class GuestAgent {
     void move(const std::string& name, Run& run, State to, const std::string& why);
     bool serving(const PlacementRecord& placement) const;
     bool lease_revoked(const PlacementRecord& placement) const;
+    std::string disk_lost(const PlacementRecord& placement) const;
+    bool cleared_for_its_disk(const std::string& name, Run& run);
     bool has_front_client(const PlacementRecord& placement) const;
     const DomainView* domain(const GuestId& uuid) const;
     bool placed_here(const PlacementRecord& placement) const;

@@ -24,6 +24,7 @@ std::string_view to_string(FreezeReason reason) noexcept {
         case FreezeReason::handshake: return "handshake";
         case FreezeReason::metadata: return "metadata not stable yet";
         case FreezeReason::local_failed: return "own disk failed";
+        case FreezeReason::disk_lost: return "the guest's disk has failed";
     }
     return "unknown";
 }
@@ -206,6 +207,7 @@ void Authority::demote() {
 FreezeReason Authority::frozen() const {
     if (role_ != Role::primary) return FreezeReason::not_primary;
     if (core_.local_failed() && !over_network()) return FreezeReason::local_failed;
+    if (over_network() && core_.front.disk_lost()) return FreezeReason::disk_lost;
     if (!core_.lease.valid()) return FreezeReason::lease_lapsed;
     if (peer_needed() && !core_.session.mirrored()) {
         return core_.session.up() ? FreezeReason::handshake : FreezeReason::peer_lost;

@@ -85,6 +85,7 @@ class FrontRequests {
     // and not flushed; or that copy failed. The guest is told (io_error) until this epoch ends.
     void only_copy_rebooted();
     void only_copy_failed() { only_copy_failed_ = true; }
+    bool disk_lost() const { return only_copy_failed_; }
     void demoted();  // the lease is somebody else's: answer `refused`
 
     std::uint32_t in_flight() const { return static_cast<std::uint32_t>(slots_.used()); }

@@ -58,6 +58,7 @@ enum class FreezeReason : std::uint8_t {
     handshake,     // peer just (re)connected, verdict not yet reached
     metadata,      // generation or epoch being made stable
     local_failed,  // own disk failed, waiting for the commit that says so
+    disk_lost,  // and the only current copy may have forgotten what was answered: errors until the epoch ends
 };
 
 using PayloadHandle = std::uint32_t;

@@ -478,6 +478,35 @@ TEST(Guests, H28AGuestThatEndsWhileClusterdIsAwayGetsANewEpoch) {
     EXPECT_GT(world.tables("node2").volumes.at("web1").record.epoch, before);
 }
 
+// Nothing can serve this guest in this epoch any more, and a copy of its disk is current elsewhere (C12;
+// found by the simulator: it got errors, or waited, for ever).
+TEST(Guests, K2AGuestWhoseDiskIsServedNoMoreStartsWhereTheCopyIs) {
+    for (const auto disk : {testing::FakeDisk::lost, testing::FakeDisk::unknown}) {
+        for (const bool stopping : {false, true}) {
+            World world(2, true);
+            prepare(world);
+            world.host("node1").disk = testing::FakeDisk::over_network;
+            ASSERT_TRUE(world.until(
+                seconds(5), [&] { return acks(world, "node2") == std::vector<std::string>{"node2"}; }));
+            world.run(seconds(10));
+            EXPECT_TRUE(runs_only_on(world, "node1")) << "served over the network it goes on";
+            EXPECT_EQ(world.started.size(), 1U);
+            world.host("node1").disk = disk;
+            if (stopping) {
+                ASSERT_TRUE(world.ask("node1", GuestStop{"web1", false, 20000}));
+            }
+            const auto over = [&] {
+                return stopping ? world.runners("web1").empty() : runs_only_on(world, "node2");
+            };
+            ASSERT_TRUE(world.until(seconds(10), over));
+            world.host("node1").disk = testing::FakeDisk::works;  // replaced
+            world.run(seconds(10));
+            EXPECT_TRUE(over());
+            EXPECT_EQ(world.violations, std::vector<std::string>{});
+        }
+    }
+}
+
 TEST(Leave, CleanLeaveMovesTheGuest) {
     World world(2, true);
     prepare(world);

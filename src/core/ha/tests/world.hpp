@@ -15,6 +15,7 @@
 #include "base/prng.hpp"
 #include "core/cluster/node.hpp"
 #include "core/cluster/tests/store_model.hpp"
+#include "core/cluster/volume_rules.hpp"
 #include "core/formats/records_json.hpp"
 #include "core/ha/planner.hpp"
 
@@ -37,8 +38,13 @@ struct FakeVolume {
     bool proposed = false;
 };
 
+// over_network: it failed, and that is told and committed; lost: then the peer's node rebooted; unknown: then
+// blockd was restarted.
+enum class FakeDisk { works, over_network, lost, unknown };
+
 struct Host {
     std::string name;
+    FakeDisk disk = FakeDisk::works;
     std::uint64_t lives = 0;  // of its clusterd: answers to an earlier one are dropped
     Instant paused_until;
     std::map<VolumeId, std::uint64_t> versions;  // of the data on its disk
@@ -317,9 +323,18 @@ class World {
             if (peer != nullptr && peer->in_ack_set && !peer_up && volume.serving != 0) {
                 view.frozen = replication::FreezeReason::peer_lost;
             }
+            if (h.disk == FakeDisk::lost) view.frozen = replication::FreezeReason::disk_lost;
+            if (h.disk == FakeDisk::unknown) {
+                volume.serving = view.epoch = 0;
+                view.role = replication::Role::secondary;
+            }
             if (volume.serving != 0 && mine) write(h, volume, peer, peer_up);
             h.inbox.push_back(BlockdVolume{id, view, volume.serving != 0 ? 1U : 0U});
             if (!mine || peer == nullptr || volume.proposed) continue;
+            if (h.disk != FakeDisk::works) {
+                if (cluster::in_ack_set(record, h.name) && peer->in_ack_set) propose_leave(h, volume, h.name);
+                continue;
+            }
             if (peer->in_ack_set != peer_up) propose(h, volume, peer->node, peer_up);
         }
     }
@@ -332,6 +347,7 @@ class World {
                 violations.push_back(h.name + " serves stale data of " + volume.committed.record.name);
         }
         const bool both = peer != nullptr && peer->in_ack_set;
+        if (h.disk != FakeDisk::works && (h.disk != FakeDisk::over_network || !both)) return;
         if (both && (!peer_up || now_ < host(peer->node).paused_until)) return;
         const std::uint64_t version = ++acknowledged_[id];
         h.versions[id] = version;
@@ -357,18 +373,32 @@ class World {
     }
     void propose(Host& h, FakeVolume& volume, const std::string& peer, bool joined) {
         if (joined && !host(peer).volumes.contains(volume.committed.record.id)) return;
+        if (joined && host(peer).disk != FakeDisk::works) return;
         if (joined) host(peer).versions[volume.committed.record.id] = h.versions[volume.committed.record.id];
+        propose_change(
+            h, volume, peer,
+            joined ? replication::ProposalKind::peer_joined : replication::ProposalKind::peer_left);
+    }
+    void propose_leave(Host& h, FakeVolume& volume, const std::string& own) {
+        propose_change(h, volume, own, replication::ProposalKind::local_failed);
+    }
+    void propose_change(Host& h, FakeVolume& volume, const std::string& whose,
+                        replication::ProposalKind kind) {
+        const bool joined = kind == replication::ProposalKind::peer_joined;
+        const bool failed = kind == replication::ProposalKind::local_failed;
         volume.proposed = true;
         replication::Propose propose;
         propose.proposal = ++proposals_;
-        propose.kind = joined ? replication::ProposalKind::peer_joined : replication::ProposalKind::peer_left;
+        propose.kind = kind;
         propose.expected_revision = volume.committed.revision;
         propose.expected_lineage = volume.committed.lineage;
         propose.next = volume.committed.record;
         for (auto& replica : propose.next.replicas) {
-            if (replica.node != peer) continue;
+            if (replica.node != whose) continue;
             replica.in_ack_set = joined;
-            replica.state = joined ? ReplicaState::up_to_date : ReplicaState::outdated;
+            replica.state = joined   ? ReplicaState::up_to_date
+                            : failed ? ReplicaState::failed
+                                     : ReplicaState::outdated;
         }
         if (!joined) {
             auto& generation = propose.next.generation;

@@ -222,9 +222,42 @@ TEST_P(LocalDisk, over_the_network_a_peer_that_rebooted_may_have_forgotten) {  /
         p->settle(seconds(1));
         ASSERT_TRUE(p->ended(tag));
         EXPECT_EQ(p->completed.at(tag), flushed ? IoStatus::ok : IoStatus::io_error);
+        EXPECT_EQ(p->view(0).frozen, flushed ? FreezeReason::none : FreezeReason::disk_lost);
         if (flushed) {
             EXPECT_EQ(shown(*p, tag), write);
         }
+        if (flushed) continue;
+        p->grant(1);  // the guest begins anew where the copy is
+        p->settle(seconds(1));
+        EXPECT_EQ(p->view(0).role, Role::secondary);
+        EXPECT_EQ(p->view(1).frozen, FreezeReason::none);
+    }
+}
+
+// It cannot know what the process before it answered without a flush, nor whether the peer rebooted since.
+TEST_P(LocalDisk, a_new_process_serves_nothing_over_the_network_nor_after_its_disk_was_filled) {  // D12, K2
+    for (const bool works_again : {false, true}) {
+        const auto p = over_network(GetParam());
+        const auto write = p->write(0, 64);
+        p->settle();
+        ASSERT_TRUE(p->done(write));
+        p->kill(0);
+        p->disconnect();
+        p->settle();
+        p->node(0).disk.fail_writes = !works_again;
+        p->start(0);
+        p->settle();
+        p->tell_all();
+        p->connect();
+        p->settle(seconds(5));
+        EXPECT_EQ(p->view(0).role, Role::secondary);
+        EXPECT_EQ(p->completed.at(read(*p, 64)), IoStatus::refused);
+        EXPECT_FALSE(p->store.record.replicas[0].in_ack_set) << "nobody proposes it while its life owns";
+        p->grant(1);
+        p->settle(seconds(5));
+        EXPECT_EQ(p->view(1).frozen, FreezeReason::none);
+        EXPECT_EQ(p->both_in_ack_set(), works_again);
+        EXPECT_EQ(p->equal(), works_again);
     }
 }
 
