@@ -519,6 +519,26 @@ TEST(Leave, CleanLeaveMovesTheGuest) {
     EXPECT_TRUE(world.fenced.empty());
 }
 
+// The last list of domains is from before the start, and does not show it (C1; the simulator's seed 3957).
+TEST(Leave, AGuestWhoseStartIsUnderWayIsNotTakenForGone) {
+    World world(2, true);
+    prepare(world);
+    world.start_takes = seconds(3);
+    world.lists_take = milliseconds(400);
+    world.host("node1").domains.clear();
+    world.host("node1").inbox.push_back(DomainList{});
+    ASSERT_TRUE(world.until(seconds(20), [&] { return world.started.size() == 2; }));
+    ASSERT_EQ(world.started.back(), "web1@node2");
+    world.host("node2").inbox.push_back(LeaveNode{});
+    bool without_lease = false;
+    EXPECT_TRUE(world.until(seconds(60), [&] {
+        const auto& owner = world.tables("node1").volumes.at("web1").record.owner;
+        without_lease = without_lease || (runs_only_on(world, "node2") && (!owner || owner->node != "node2"));
+        return runs_only_on(world, "node1");
+    }));
+    EXPECT_FALSE(without_lease);
+}
+
 // The back-off counts from attempts of this term: the second failover is as quick as the first, though the
 // lost coordinator's node had just taken the guest over.
 TEST(Witness, TheSecondFailoverWaitsNoLongerThanTheFirst) {

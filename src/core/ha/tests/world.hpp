@@ -189,6 +189,8 @@ class World {
     const Tables& tables(const std::string& name) { return node(name).tables(); }
 
     bool bmc_works = true;
+    Duration start_takes;   // until then no list shows the domain; zero: it is there at once
+    Duration lists_take;    // a list of domains is as old as this when it arrives
     bool bmc_lies = false;  // says "timed out" although nothing happened
     bool witness_on = true;
     bool auto_power_on = true;
@@ -421,7 +423,11 @@ class World {
     void domains_changed(Host& h) {
         DomainList list;
         for (const auto& [uuid, domain] : h.domains) list.domains.push_back(domain);
-        h.inbox.push_back(list);
+        if (lists_take == Duration{}) {
+            h.inbox.push_back(list);
+        } else {
+            reply(h, list, lists_take);
+        }
     }
 
     void execute(Host& h, const Output& output) {
@@ -605,9 +611,14 @@ class World {
     void run(Host& h, const ListDomains&) { domains_changed(h); }
     void run(Host& h, const StartDomain& out) {
         started.push_back(out.guest.name + "@" + h.name);
-        h.domains[out.guest.uuid] = {out.guest.uuid, out.guest.name, DomainState::running, "qemu"};
-        reply(h, DomainDone{out.tag, true, ""}, milliseconds(200));
-        domains_changed(h);
+        const DomainView domain{out.guest.uuid, out.guest.name, DomainState::running, "qemu"};
+        if (start_takes == Duration{}) {
+            h.domains[out.guest.uuid] = domain;
+            reply(h, DomainDone{out.tag, true, ""}, milliseconds(200));
+            return domains_changed(h);
+        }
+        later(start_takes, [&h, domain] { h.domains[domain.uuid] = domain; });
+        reply(h, DomainDone{out.tag, true, ""}, start_takes);
     }
     void run(Host& h, const ShutdownDomain& out) {
         h.domains.erase(out.uuid);
