@@ -74,6 +74,13 @@ void TrackingChecker::read_own(std::uint32_t node, Own& own) const {
     for (std::uint64_t i = 0; i < own.words.size(); ++i) own.words[i] = metadata.word(i);
 }
 
+// Its log or its newest superblock cannot be read, and it is no target that will soon name nothing any more:
+// an attach of it sets every bit, stably, before anything else, or makes it a target from end to end.
+bool TrackingChecker::unknown_at(const StableMetadata& other) {
+    const bool target = other.superblock() && other.superblock()->state != ReplicaState::up_to_date;
+    return !other.readable() && !target;
+}
+
 // A source stops naming a block: the resync data is stable on the target (D4), and what was sent is stable on
 // the source itself. Otherwise a power cut here takes it back, and nothing says that the target has more.
 std::string TrackingChecker::own_cleared(std::uint32_t node) {
@@ -83,6 +90,7 @@ std::string TrackingChecker::own_cleared(std::uint32_t node) {
     std::swap(before, now);  // `now` holds what was before
     if (!now.source || !before.source || now.restores != before.restores) return {};
     const StableMetadata& other = metadata_[1 - node];
+    if (unknown_at(other)) return {};
     const std::uint64_t blocks = data_bytes_ / kBlockBytes;
     for (std::uint64_t i = 0; i * 64 < blocks; ++i) {
         const std::uint64_t cleared = now.words[i] & ~before.words[i] & ~other.word(i);

@@ -476,7 +476,7 @@ void FrontRequests::go_over_network() {
 void FrontRequests::only_copy_rebooted() {
     const RoundId settled = core_.rounds.settled();
     if (unsettled_ <= settled && core_.extents->all_settled(settled)) return;
-    only_copy_failed_ = true;
+    only_copy_failed_ = only_copy_forgot_ = true;
     core_.notice(NoticeKind::disk_error,
                  "the node of the only current replica restarted and may have lost what was not flushed: the "
                  "guest's disk has failed");
@@ -542,7 +542,7 @@ void FrontRequests::demoted() {
     const auto nothing = [](std::uint32_t) {};
     for (auto* queue : {&gated_, &gated_reads_, &making_room_, &intent_, &settling_, &answering_})
         queue->take_if(everyone, nothing);
-    only_copy_failed_ = false;
+    only_copy_failed_ = only_copy_forgot_ = false;
     bool sent = false;
     slots_.for_each([&](std::uint32_t i, FrontSlot& slot) {
         sent = sent || (slot.state == FrontState::applying && slot.mirrored && !slot.peer_done);

@@ -85,7 +85,8 @@ class FrontRequests {
     // and not flushed; or that copy failed. The guest is told (io_error) until this epoch ends.
     void only_copy_rebooted();
     void only_copy_failed() { only_copy_failed_ = true; }
-    bool disk_lost() const { return only_copy_failed_; }
+    // The first of the two: another start, of another epoch, would be served from that copy.
+    bool disk_lost() const { return only_copy_forgot_; }
     void demoted();  // the lease is somebody else's: answer `refused`
 
     std::uint32_t in_flight() const { return static_cast<std::uint32_t>(slots_.used()); }
@@ -133,6 +134,7 @@ class FrontRequests {
     Instant last_write_{};
     bool over_network_ = false;
     bool only_copy_failed_ = false;
+    bool only_copy_forgot_ = false;
     bool fetches_wait_ = false;  // some request is in state fetching
     RoundId unsettled_ = 0;      // over the network: the round that covers the newest write that ended
 };
