@@ -98,13 +98,14 @@ bool ActiveExtents::enter(std::uint64_t offset, std::uint64_t length, RoundId se
     return true;
 }
 
-void ActiveExtents::leave(std::uint64_t offset, std::uint64_t length, RoundId settles_with) {
+void ActiveExtents::leave(std::uint64_t offset, std::uint64_t length, RoundId settles_with, bool stable) {
     for (std::uint64_t e = offset / kExtentBytes; e <= (offset + length - 1) / kExtentBytes; ++e) {
         INVARIANT(slot_of_[e] != kAbsent, "an extent in use stays in the log");
         Slot& slot = slots_[slot_of_[e]];
         INVARIANT(slot.users > 0, "every leave has its enter");
         --slot.users;
         slot.settles_with = std::max(slot.settles_with, settles_with);
+        if (!stable) slot.unstable_until = slot.settles_with;
     }
 }
 
@@ -212,7 +213,8 @@ void ActiveExtents::load(const formats::IntentTransaction& newest) {
         slot.taken = true;
         slot.extent = extent;
         slot.logged_by = newest.sequence;
-        slot.settles_with = 1;  // the dead process's writes may still be in the device's cache
+        slot.settles_with = slot.unstable_until =
+            1;  // the dead process's writes may still be in the device's cache
         ++used_;
     }
     for (Slot& slot : slots_) {
@@ -228,6 +230,11 @@ std::uint64_t ActiveExtents::unsettled_bytes(RoundId settled_round) const {
             blocks += static_cast<std::uint64_t>(std::popcount(word));
     }
     return blocks * kBlockBytes;
+}
+
+bool ActiveExtents::ended_unstable(RoundId settled_round) const {
+    return std::ranges::any_of(
+        slots_, [&](const Slot& slot) { return slot.taken && slot.unstable_until > settled_round; });
 }
 
 bool ActiveExtents::all_settled(RoundId settled_round) const {

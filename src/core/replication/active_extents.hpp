@@ -39,7 +39,7 @@ class ActiveExtents {
     // The transaction that must be stable before data may be submitted after a successful enter; 0: none.
     Transaction entered_transaction() const { return entered_transaction_; }
     // The write ended on all replicas it went to; it is settled when that round has ended.
-    void leave(std::uint64_t offset, std::uint64_t length, RoundId settles_with);
+    void leave(std::uint64_t offset, std::uint64_t length, RoundId settles_with, bool stable = false);
     // Blocks that will differ if the peer does not get this write (called at submission of a mirrored write).
     void touch(std::uint64_t offset, std::uint64_t length);
     // Every block touched and not settled becomes a dirty bit: the peer is out.
@@ -70,6 +70,8 @@ class ActiveExtents {
     std::uint32_t used() const { return used_; }
     std::uint64_t unsettled_bytes(RoundId settled_round) const;
     bool all_settled(RoundId settled_round) const;
+    // a write has ended that was not stable by itself, and no round has covered it; not one that is in flight
+    bool ended_unstable(RoundId settled_round) const;
     std::uint32_t capacity() const { return static_cast<std::uint32_t>(slots_.size()); }
 
   private:
@@ -79,6 +81,7 @@ class ActiveExtents {
         std::uint32_t users = 0;        // writes between enter and leave
         Transaction logged_by = 0;      // the transaction that names it
         RoundId settles_with = 0;       // last write ended before this round began
+        RoundId unstable_until = 0;     // the last one that was not stable everywhere when it ended
         DirtyBitmap::Version bits = 0;  // page version of its last dirty bit
         std::uint64_t used_at = 0;
         bool taken = false;

@@ -507,6 +507,24 @@ TEST(Guests, K2AGuestWhoseDiskIsServedNoMoreStartsWhereTheCopyIs) {
     }
 }
 
+// Its disk died with gemel-blockd: the record still counts both, and nobody else may propose that it leaves.
+TEST(Guests, AGuestWhoseDiskCannotBeAttachedStartsWhereTheOtherCopyIs) {
+    World world(2, true);
+    prepare(world);
+    world.host("node1").disk = testing::FakeDisk::unattached;
+    world.run(seconds(30));
+    world.host("node1").disk = testing::FakeDisk::works;  // it only took long
+    world.run(seconds(40));
+    EXPECT_EQ(world.started.size(), 1U);
+    world.host("node1").disk = testing::FakeDisk::unattached;
+    world.run(seconds(50));
+    EXPECT_TRUE(runs_only_on(world, "node1"));
+    ASSERT_TRUE(world.until(seconds(30), [&] { return runs_only_on(world, "node2"); }));
+    EXPECT_TRUE(
+        world.until(seconds(5), [&] { return acks(world, "node2") == std::vector<std::string>{"node2"}; }));
+    EXPECT_EQ(world.violations, std::vector<std::string>{});
+}
+
 TEST(Leave, CleanLeaveMovesTheGuest) {
     World world(2, true);
     prepare(world);

@@ -39,8 +39,8 @@ struct FakeVolume {
 };
 
 // over_network: it failed, and that is told and committed; lost: then the peer's node rebooted; unknown: then
-// blockd was restarted.
-enum class FakeDisk { works, over_network, lost, unknown };
+// blockd was restarted; unattached: blockd was restarted and cannot open it.
+enum class FakeDisk { works, over_network, lost, unknown, unattached };
 
 struct Host {
     std::string name;
@@ -320,21 +320,24 @@ class World {
             for (const auto& replica : record.replicas) {
                 if (replica.node != h.name) peer = &replica;
             }
-            const bool peer_up =
-                peer != nullptr && linked(h.name, peer->node) && !host(peer->node).closed && !h.closed;
+            const bool peer_up = peer != nullptr && linked(h.name, peer->node) && !host(peer->node).closed &&
+                                 !h.closed && host(peer->node).disk != FakeDisk::unattached;
             if (peer != nullptr && peer->in_ack_set && !peer_up && volume.serving != 0) {
                 view.frozen = replication::FreezeReason::peer_lost;
             }
             if (h.disk == FakeDisk::lost) view.frozen = replication::FreezeReason::disk_lost;
-            if (h.disk == FakeDisk::unknown) {
-                volume.serving = view.epoch = 0;
+            view.attached = h.disk != FakeDisk::unattached;
+            if (h.disk == FakeDisk::unknown) volume.serving = 0;
+            if (h.disk == FakeDisk::unknown || h.disk == FakeDisk::unattached) {
+                view.epoch = 0;
                 view.role = replication::Role::secondary;
             }
             if (volume.serving != 0 && mine) write(h, volume, peer, peer_up);
             h.inbox.push_back(BlockdVolume{id, view, volume.serving != 0 ? 1U : 0U});
             if (!mine || peer == nullptr || volume.proposed) continue;
             if (h.disk != FakeDisk::works) {
-                if (cluster::in_ack_set(record, h.name) && peer->in_ack_set) propose_leave(h, volume, h.name);
+                if (view.attached && cluster::in_ack_set(record, h.name) && peer->in_ack_set)
+                    propose_leave(h, volume, h.name);
                 continue;
             }
             if (peer->in_ack_set != peer_up) propose(h, volume, peer->node, peer_up);
