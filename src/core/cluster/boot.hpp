@@ -13,6 +13,7 @@
 //                                    --operator keeps the other--> setting_aside
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "core/cluster/context.hpp"
@@ -37,6 +38,9 @@ class Boot {
     Boot(Context& context, Peers& peers) : context_(context), peers_(peers) {}
     void facts(const BootFacts& facts);
     void heard(const std::string& from, const Heartbeat& heartbeat);
+    // What our own member's directory holds, quorum or not; empty: nothing yet.
+    void own_disk(const std::optional<Row<LineageRecord>>& lineage);
+    bool wants_own_disk() const;
     void join_offer(const JoinOffer& offer);
     // After every input. May set context.acting and context.store.
     void evaluate();
@@ -64,6 +68,8 @@ class Boot {
     void start_store();
     void restart_store();
     void ask();
+    const LineageRecord* own_lineage() const;
+    bool forced_here() const;
     bool rejected() const;
     void check_lineages();
     void after_split();
@@ -87,6 +93,8 @@ class Boot {
     Duration restart_pause_ = seconds(1);
     bool registration_running_ = false;
     LineageId forced_lineage_;  // made by this process, nil: none
+    // Our own store's history: the tables may be another member's, until ours serves.
+    std::optional<LineageRecord> own_disk_;
     std::uint64_t registered_at_ =
         0;  // revision of the committed registration; acting begins when it is seen
     // A peer claims this revision of our lineage; our own linearizable answer asked after that must not be

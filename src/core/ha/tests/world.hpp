@@ -54,8 +54,13 @@ struct Host {
     bool on = true;
     bool closed = false;                 // its blockd closed all volumes
     std::uint32_t refusals_failing = 0;  // blockd answers the next ones with an error
-    bool isolated = false;               // control and replication paths to everybody cut
-    bool store_cut = false;              // etcd's traffic cut
+    // The next starts of its member meet the one that had it removed, and end, before it has read its own
+    // log.
+    std::uint32_t starts_met = 0;
+    bool told_removed = false;
+    bool standalone = false;  // its volumes refused the peer\'s
+    bool isolated = false;    // control and replication paths to everybody cut
+    bool store_cut = false;   // etcd's traffic cut
     bool reads_fail = false;
     bool clusterd_silent = false;
     std::uint64_t boots = 0;
@@ -285,6 +290,7 @@ class World {
     void health(Host& h) {
         StoreHealth health;
         health.running = health.answers = h.member_running;
+        health.rejected = h.told_removed;
         if (h.group != nullptr && h.member_running) {
             health.rejected = !h.group->voters.contains(h.name) && !h.group->learners.contains(h.name);
             std::uint64_t id = 1;
@@ -304,7 +310,7 @@ class World {
     void blockd(Host& h) {
         for (auto& [other, peer] : hosts_) {
             if (other == h.name) continue;
-            const bool up = linked(h.name, other);
+            const bool up = linked(h.name, other) && !h.standalone;
             h.inbox.push_back(BlockdSession{other, peer.incarnation, up, {"link1"}});
         }
         for (auto& [id, volume] : h.volumes) {
@@ -314,6 +320,7 @@ class World {
             if (!mine) volume.serving = 0;
             replication::View view;
             view.attached = true;
+            if (h.standalone) view.connection = replication::ConnectionState::standalone;
             view.role = volume.serving != 0 ? replication::Role::primary : replication::Role::secondary;
             view.epoch = volume.serving;
             const ReplicaRecord* peer = nullptr;
@@ -454,7 +461,8 @@ class World {
     }
     void run(Host& h, const StoreRead& out) {
         if (h.reads_fail) return reply(h, ReadDone{out.tag, false, now_, 0, {}}, milliseconds(500));
-        const bool readable = out.serializable ? h.member_running && h.group != nullptr : quorate(h);
+        // One that does not run is read from a copy.
+        const bool readable = out.serializable ? h.group != nullptr : quorate(h);
         const Duration after = out.serializable ? own_read_takes : milliseconds(5);
         if (readable) return reply(h, h.group->store.read(out, now_), after);
         reply(h, ReadDone{out.tag, false, now_, 0, {}}, milliseconds(500));
@@ -484,13 +492,15 @@ class World {
     }
     void store_command(Host& h, const StartStore&, StoreCommandDone&) {
         if (h.group == nullptr) h.group = first_;
-        h.member_running = true;
+        h.told_removed = h.starts_met > 0;
+        if (h.told_removed) --h.starts_met;
+        h.member_running = !h.told_removed;
     }
     void store_command(Host& h, const StopStore&, StoreCommandDone&) { h.member_running = false; }
     void store_command(Host& h, const SetStoreAside&, StoreCommandDone&) {
         h.aside.push_back(h.group);
         h.group.reset();
-        h.member_running = h.snapshot_given = false;
+        h.member_running = h.snapshot_given = h.told_removed = false;
         h.nonce = h.next_nonce = {};
     }
     void store_command(Host& h, const JoinStore& command, StoreCommandDone& done) {
