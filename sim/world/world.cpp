@@ -197,6 +197,8 @@ void World::attach(std::uint32_t node) {
     config.process = SessionId::from_random(random_.next(), process_lives_[node]);
     config.outlived_io_possible = had_process_[node];
     config.active_extents = active_extents_;
+    const bool neighbours = !options_.script && active_extents_ >= 7;  // two seeds of seven
+    config.intent_group = neighbours ? active_extents_ - 5 : 1;
     config.random_seed = random_.next();
     had_process_[node] = true;
     blocks_[node]->start(config);
