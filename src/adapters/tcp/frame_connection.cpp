@@ -4,7 +4,6 @@
 #include <cstring>
 #include <utility>
 
-#include "base/bytes.hpp"
 #include "base/checksum.hpp"
 #include "base/invariant.hpp"
 
@@ -108,7 +107,7 @@ bool FrameConnection::begin_payload() {
     payload_ = *piece;
     const auto memory = reactor_.buffers().memory(payload_).first(header_.payload_bytes);
     const auto early = unread().first(std::min(unread().size(), memory.size()));
-    copy_bytes(early, memory);
+    std::ranges::copy(early, memory.begin());
     input_first_ += early.size();
     if (early.size() == memory.size()) return payload_complete();
     stream_.receive_all(memory.subspan(early.size()));

@@ -96,17 +96,6 @@ std::vector<RungView> Views::rungs(const NodeRecord& record) const {
     return list;
 }
 
-// Whether some volume here wants a connection to that node's replica: a link is known only by carrying one,
-// and StandAlone volumes try none.
-bool Views::connects_to(const std::string& node) const {
-    return std::ranges::any_of(tables_.volumes, [&](const auto& entry) {
-        const VolumeRecord& volume = entry.second.record;
-        const auto seen = context_.volumes.find(volume.id);
-        return seen != context_.volumes.end() && replica_on(volume, node) != nullptr &&
-               seen->second.view.connection != replication::ConnectionState::standalone;
-    });
-}
-
 NodeView Views::node(const NodeRecord& record) const {
     NodeView view;
     view.name = record.name;
@@ -137,8 +126,7 @@ NodeView Views::node(const NodeRecord& record) const {
         }
         const auto& links = session->second.links;
         const bool up = session->second.up && std::find(links.begin(), links.end(), name) != links.end();
-        const bool tried = session->second.up || connects_to(record.name);
-        view.links.push_back({name, address, up ? "up" : tried ? "down" : "unknown"});
+        view.links.push_back({name, address, up ? "up" : "down"});
     }
     view.rungs = rungs(record);
     for (const auto& rung : view.rungs)
