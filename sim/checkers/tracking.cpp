@@ -68,7 +68,8 @@ std::string TrackingChecker::check() {
 
 void TrackingChecker::read_own(std::uint32_t node, Own& own) const {
     const StableMetadata& metadata = metadata_[node];
-    own.source = metadata.readable() && metadata.superblock()->state == ReplicaState::up_to_date;
+    own.source = metadata.readable() && metadata.superblock()->state == ReplicaState::up_to_date &&
+                 !metadata.everything(metadata_[1 - node].identity());
     own.restores = disks_[node]->restores();
     own.words.resize(metadata.words());
     for (std::uint64_t i = 0; i < own.words.size(); ++i) own.words[i] = metadata.word(i);

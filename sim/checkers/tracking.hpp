@@ -42,6 +42,10 @@ class TrackingChecker {
     // What the other side names excuses a side that no longer does; unreadable metadata names everything.
     // (Once it did not: an owner whose log a stray write had hit was taken to name nothing, when the other
     // side retired extents of a former life while a mirrored write was in its cache. Seed 1527 of 260a539.)
+    // Nor does a side clear what it never spoke of: where its superblock tracks another replica than this
+    // one, or nobody, its bitmap says nothing, and a resync begins by setting every bit. (Once it did: the
+    // only copy retired extents of a former life under a guest served over the network. Seed 40921, which is
+    // older than this line.)
     std::string own_cleared(std::uint32_t node);
     static bool unknown_at(const StableMetadata& other);
     bool names(std::uint64_t block) const;

@@ -70,16 +70,20 @@ class Tracking : public ::testing::Test {
         disks[node]->current().metadata.read(formats::kSuperblockA, page);
         put(node, formats::Layout::intent_offset(formats::kIntentLogSlots + n), page);
     }
-    void state(std::uint32_t node, ReplicaState state) {
+    template <typename Change>
+    void edit(std::uint32_t node, Change&& change) {
         Page a{};
         Page b{};
         disks[node]->current().metadata.read(formats::kSuperblockA, a);
         disks[node]->current().metadata.read(formats::kSuperblockB, b);
         auto superblock = formats::choose_superblock(a, b)->superblock;
-        superblock.state = state;
+        change(superblock);
         ++superblock.sequence;
         formats::encode_superblock(superblock, a);
         put(node, formats::Layout::superblock_offset(superblock.sequence), a);
+    }
+    void state(std::uint32_t node, ReplicaState state) {
+        edit(node, [state](formats::Superblock& s) { s.state = state; });
     }
     // node 1 writes block 5 into its cache and then names nothing any more
     std::string cleared() {
@@ -119,6 +123,19 @@ TEST_F(Tracking, TheOwnersLogWasHitByAStrayWrite) {
     log(0, 1, {0});
     stray_over_log(0, 2);
     EXPECT_EQ(cleared(), "");
+}
+
+// The owner's disk has failed, and node 1 serves its guest: every block counts as different.
+TEST_F(Tracking, WhoTracksNobodyClearsNothing) {
+    state(0, ReplicaState::failed);
+    edit(1, [](formats::Superblock& s) { s.tracked_peer = ReplicaId{}; });
+    EXPECT_EQ(cleared(), "");
+}
+
+TEST_F(Tracking, ATargetIsNamedByItsSourceAlone) {
+    state(0, ReplicaState::inconsistent);
+    log(0, 1, {1});
+    EXPECT_NE(cleared(), "");
 }
 
 TEST_F(Tracking, ATargetsUnreadableLogIsNoExcuse) {

@@ -88,7 +88,7 @@ World::World(const SeedOptions& options, Counters& counters)
 TimingRecord World::timing() {
     TimingRecord timing;
     if (options_.script) return options_.script->timing;
-    if (random_.chance(1, 2)) timing.fence_bound_ms = voters_ == Voters::two ? 23'000 : 12'000;
+    if (random_.chance(1, 2)) timing.fence_bound_ms = voters_ == Voters::two ? 18'000 : 12'000;
     return timing;
 }
 
@@ -197,6 +197,8 @@ void World::attach(std::uint32_t node) {
     config.process = SessionId::from_random(random_.next(), process_lives_[node]);
     config.outlived_io_possible = had_process_[node];
     config.active_extents = active_extents_;
+    const bool neighbours = !options_.script && active_extents_ >= 7;  // two seeds of seven
+    config.intent_group = neighbours ? active_extents_ - 5 : 1;
     config.random_seed = random_.next();
     had_process_[node] = true;
     blocks_[node]->start(config);

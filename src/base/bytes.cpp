@@ -7,6 +7,11 @@
 
 namespace gemel {
 
+void copy_bytes(std::span<const std::byte> from, std::span<std::byte> to) {
+    INVARIANT(to.size() >= from.size(), "who copies knows the room there is");
+    if (!from.empty()) std::memcpy(to.data(), from.data(), from.size());
+}
+
 void ByteWriter::integer(std::uint64_t value, std::size_t width) {
     INVARIANT(remaining() >= width, "an encoder knows the size of what it writes");
     for (std::size_t i = 0; i < width; ++i) {

@@ -13,6 +13,10 @@
 
 namespace gemel {
 
+// memcpy with its bound checked. std::ranges::copy between two spans is a loop of single bytes with g++ 12:
+// 4 KiB take microseconds.
+void copy_bytes(std::span<const std::byte> from, std::span<std::byte> to);
+
 class ByteWriter {
   public:
     explicit ByteWriter(std::span<std::byte> buffer) : buffer_(buffer) {}

@@ -41,6 +41,7 @@ WORKLOADS = [
 # (workload, stack to compare with, least ratio): issue 2, section 9
 TARGETS = [("seq write 1M QD8", "remote", 0.6), ("4k write QD1", "remote", 0.6), ("4k read QD32", "local", 0.7)]
 RESIDENT_LIMIT_MIB = 64 + 4
+RAMP_S = 0.5            # fio runs that long before it counts
 FREEZE_LIMIT_S = 3.0
 FAILOVER_LIMIT_S = 8.0
 
@@ -100,7 +101,7 @@ def fio(network, target, workload, seconds, size):
     _, rw, block, depth, flush, unit = workload
     command = ["ip", "netns", "exec", network.names[0], "fio", "--output-format=json", "--name=j", f"--rw={rw}",
                f"--bs={block}", f"--iodepth={depth}", f"--size={size}", "--direct=1", "--time_based",
-               f"--runtime={seconds}", "--norandommap", "--randrepeat=0", "--ramp_time=0.5", *target]
+               f"--runtime={seconds}", "--norandommap", "--randrepeat=0", f"--ramp_time={RAMP_S}", *target]
     if flush:
         command.append("--fsync=1")
     said = run(*command, timeout=seconds * 5 + 120).stdout
@@ -236,7 +237,7 @@ def report(arguments, figures, cost, resident, same):
     rows = {}
     for name, _, _, _, _, unit in WORKLOADS:
         row = [medians[stack][name] for stack in ("raw", "local", "remote", "gemel")]
-        spent = statistics.median(cpu / (figure * arguments.seconds) for cpu, figure in cost[name])
+        spent = statistics.median(cpu / (figure * (arguments.seconds + RAMP_S)) for cpu, figure in cost[name])
         per = f"{spent * 1073.7:.2f} s/GiB" if unit == "MB/s" else f"{spent * 1e6:.0f} us/op"
         print(f"{name:22}" + "".join(f"{value:>12,.0f}" for value in row)
               + "".join(f"{row[3] / value:>8.2f}" for value in row[:3]) + f"{per:>16}")

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -215,6 +216,16 @@ def test_the_owners_disk_fails_and_the_guest_goes_on():
             pair.restart(pair.nodes["node2"])
             writer.progress(300)
             writer.stop()
+            # A new process does not know what the old one answered: it serves nothing over the network, and its lease
+            # can be given back (clusterd then starts the guest where the copy is).
+            former = pair.nodes["node1"]
+            former.kill()
+            pair.restart(former)
+            wait_until(lambda: "role" in former.view, 30, "the new process to speak of the volume")
+            served = time.monotonic() + 3
+            wait_until(lambda: time.monotonic() > served or former.front or former.view["role"] == "primary", 5, "three seconds")
+            expect(former.front is None and former.view["role"] == "secondary", f"it serves: {former.view}")
+            former.control.request("refuse_epoch", volume=pair.name, epoch=pair.store.record["epoch"])
         finally:
             relay.stop()
         pair.release()

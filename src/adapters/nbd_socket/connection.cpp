@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/bytes.hpp"
 #include "base/invariant.hpp"
 
 namespace gemel::nbd_socket {
@@ -225,7 +226,7 @@ bool Connection::start_write_part() {
     receiving_ = part;
     const auto memory = reactor_.buffers().memory(part->payload).first(part->length);
     const auto early = unread().first(std::min(unread().size(), memory.size()));
-    std::ranges::copy(early, memory.begin());
+    copy_bytes(early, memory);
     input_first_ += early.size();
     if (early.size() == memory.size()) return write_part_complete();
     stream_.receive_all(memory.subspan(early.size()));

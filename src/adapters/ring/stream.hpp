@@ -1,6 +1,7 @@
 // Stream: a connected stream socket (TCP or unix) on a reactor. Sending gathers small heads (copied) and
-// payload pieces (by handle, retained until sent) of a whole turn into one system call; receiving fills a
-// buffer of the caller, at least partly or to the last byte. When anything breaks, both directions end and
+// payload pieces (by handle, retained until sent) of a whole turn into one system call: at once where it is
+// little, through the ring where copying takes longer than starting the disks. Receiving fills a buffer of
+// the caller, at least partly or to the last byte. When anything breaks, both directions end and
 // the owner is told once; after close() or a break the owner hears on_closed() when the kernel has let go of
 // everything, and only then may the Stream be destroyed. One thread. Not in it: framing, reconnecting, who
 // the peer is.
@@ -66,6 +67,7 @@ class Stream final : private Deferred {
   private:
     static constexpr BufferPool::Handle kNoPayload = 0xffffffffU;
     static constexpr std::size_t kMaxVectors = 128;
+    static constexpr std::size_t kDirectBytes = 64U << 10;  // up to here: at once, with a system call
     enum class State : std::uint8_t { open, ending, closed };
     struct Segment {  // a head in the head ring, or a payload
         const std::byte* data = nullptr;
@@ -88,8 +90,11 @@ class Stream final : private Deferred {
     void schedule();
     void start_receive(std::span<std::byte> memory, bool all);
     void receive_done(std::int32_t result);
+    void gather();
+    void send_directly();
     void start_send();
     void send_done(std::int32_t result);
+    void after_send(std::size_t bytes);
     void sent(std::size_t bytes);
     bool push_head(std::span<const std::byte> head);
     void broken(std::string_view reason);

@@ -18,7 +18,7 @@ struct Address {
 };
 
 Result<Address> resolve(const std::string& host_and_port, bool to_listen);
-// an unconnected socket for that address
+// an unconnected socket for that address, without pacing (accepted connections inherit that)
 Result<int> make_socket(const Address& address);
 // listening, SO_REUSEADDR
 Result<int> listen_on(const std::string& host_and_port);

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/bytes.hpp"
 #include "base/checksum.hpp"
 #include "base/invariant.hpp"
 
@@ -107,7 +108,7 @@ bool FrameConnection::begin_payload() {
     payload_ = *piece;
     const auto memory = reactor_.buffers().memory(payload_).first(header_.payload_bytes);
     const auto early = unread().first(std::min(unread().size(), memory.size()));
-    std::ranges::copy(early, memory.begin());
+    copy_bytes(early, memory);
     input_first_ += early.size();
     if (early.size() == memory.size()) return payload_complete();
     stream_.receive_all(memory.subspan(early.size()));

@@ -3,14 +3,12 @@
 #include <algorithm>
 #include <utility>
 
-#include "core/cluster/volume_rules.hpp"
 #include "core/formats/records_json.hpp"
 
 namespace gemel::cluster {
 namespace {
 
-template <typename Id>
-bool contains(const std::vector<Id>& list, const Id& id) {
+bool contains(const std::vector<LineageId>& list, const LineageId& id) {
     return std::find(list.begin(), list.end(), id) != list.end();
 }
 
@@ -28,7 +26,6 @@ void Boot::move(State to, const std::string& why) {
 
 void Boot::facts(const BootFacts& facts) {
     facts_ = facts;
-    begun_nonce_ = facts.next_member_nonce;
     adopted_ = facts.store_running;
     if (adopted_) {
         move(State::starting, "adopted the running store member");
@@ -41,10 +38,10 @@ StoreClaim Boot::claim() const {
     StoreClaim claim;
     claim.present = facts_.store_present && state_ != State::joining;
     claim.quorate = context_.store_quorate();
-    if (claim.present && context_.latest.lineage) {
-        claim.lineage = context_.latest.lineage->record.id;
-        claim.ancestors = context_.latest.lineage->record.ancestors;
-        claim.revision = context_.latest.revision;
+    if (const LineageRecord* own = own_lineage(); claim.present && own != nullptr) {
+        claim.lineage = own->id;
+        claim.ancestors = own->ancestors;
+        if (own->id == context_.latest.lineage_id()) claim.revision = context_.latest.revision;
     }
     claim.member_nonce = facts_.member_nonce;
     if (context_.latest.cluster) {
@@ -55,28 +52,7 @@ StoreClaim Boot::claim() const {
 
 bool Boot::nonce_known(const Uuid& committed) const {
     return committed.is_nil() || committed == facts_.member_nonce || committed == facts_.next_member_nonce ||
-           committed == begun_nonce_ || mutant("nonce_ignored");
-}
-
-// Whoever knows a later life of this member proves that this directory is an old image, whatever else he has
-// not heard of: lives only follow one another. A renewal that was begun here may be that later life.
-bool Boot::outlived(const Uuid& known, const std::vector<Uuid>& former) const {
-    if (mutant("nonce_ignored") || facts_.member_nonce.is_nil()) return false;
-    const bool renewed = !facts_.next_member_nonce.is_nil() && facts_.next_member_nonce == known;
-    return !renewed && contains(former, facts_.member_nonce);
-}
-
-// Of a store of one or two voters nothing was ever decided without this member or without the other one: who
-// votes for an answer now has all of it, and so has this one by then. It may go on, under a new nonce.
-bool Boot::others_have_everything() const {
-    std::size_t voters = 0;
-    bool own = false;
-    for (const auto& member : context_.health.members) {
-        if (member.learner) continue;
-        ++voters;
-        own = own || member.name == context_.config.name;
-    }
-    return own && voters <= 2;
+           mutant("nonce_ignored");
 }
 
 void Boot::heard(const std::string& from, const Heartbeat& heartbeat) {
@@ -85,11 +61,6 @@ void Boot::heard(const std::string& from, const Heartbeat& heartbeat) {
         set_aside("its member nonce is not the last committed one: lost or restored disk");
         return;
     }
-    const bool looking = (state_ == State::choosing || state_ == State::starting || state_ == State::asking ||
-                          state_ == State::registering) &&
-                         facts_.store_present && !adopted_ && !joined_ && !vouched_;
-    if (looking && outlived(heartbeat.your_nonce, heartbeat.your_former_nonces))
-        return set_aside(from + " knows a later life of this member: lost or restored disk");
     const LineageId mine = context_.latest.lineage_id();
     if (!mine.is_nil() && heartbeat.store.lineage == mine) {
         auto& [revision, at] = claims_[from];
@@ -118,7 +89,9 @@ void Boot::start_store() {
 
 // A member that was killed or crashed is started again on its own data: the same member, with the same nonce,
 // in the same life (H28). Nothing else changes; with a majority elsewhere this node goes on acting meanwhile.
-// While a copy is forced the member is stopped on purpose; a rejected one is set aside instead.
+// While a copy is forced the member is stopped on purpose; a rejected one is set aside instead, unless it
+// forced: until it has read from its own log that it is alone it may meet the other one and end (design note
+// 0004).
 void Boot::restart_store() {
     constexpr Duration kLongestPause = seconds(30);
     if (!context_.config.voter || command_running_ || context_.store == StoreCondition::forcing) return;
@@ -128,7 +101,8 @@ void Boot::restart_store() {
     }
     // What was seen before the last start says nothing about it.
     const bool seen = context_.health_at > started_at_ && context_.health_at > since_;
-    if (!seen || context_.health.rejected || context_.now < restart_at_) return;
+    const bool gone_for_good = context_.health.rejected && !forced_here();
+    if (!seen || gone_for_good || context_.now < restart_at_) return;
     command_running_ = true;
     restart_at_ = context_.now + restart_pause_;
     restart_pause_ = std::min(restart_pause_ * 2, kLongestPause);
@@ -155,18 +129,10 @@ void Boot::choose() {
         somebody_has_one =
             somebody_has_one || !claim.lineage.is_nil() || (claim.present && !claim.member_nonce.is_nil());
     }
-    const bool patience_over = context_.now - since_ >= context_.suspicion() * 2;
+    const bool looked = everybody || context_.now - since_ >= context_.suspicion() * 2;
     if (facts_.store_present) {
-        ask_members();
-        if (state_ != State::choosing || !((everybody && asked_.empty()) || patience_over)) return;
-        const bool somebody = members_told_ || std::ranges::any_of(peers_.all(), [](const auto& peer) {
-                                  return peer.second.heartbeat.number != 0;
-                              });
-        if (!somebody && !peers_.all().empty())
-            context_.event("warning", "store.unasked", "store",
-                           "nobody answers who could tell whether this node's store is an old image");
-        asked_.clear();
-        return start_store();
+        if (looked) start_store();
+        return;
     }
     if (somebody_has_one) {
         prepare_joining("no store on this disk: waiting to be added by the node that has one");
@@ -174,34 +140,6 @@ void Boot::choose() {
         start_store();
     }
     // Otherwise wait: this may be a lost disk, and the node that knows is not there.
-}
-
-// A witness has no clusterd, and a node's may be away: their members tell what they have applied. Only where
-// a majority can do without this member, or with it and without the one that knows.
-void Boot::ask_members() {
-    if (std::exchange(asking_members_, true) || !context_.config.voter ||
-        context_.config.initial_voters.size() < 3)
-        return;
-    for (const auto& voter : context_.config.initial_voters) {
-        if (voter.name == context_.config.name) continue;
-        const Tag tag = context_.tag();
-        asked_[tag] = voter.name;
-        context_.emit(StoreRead{tag, {keys::node(context_.config.name)}, true, true, voter.name});
-    }
-}
-
-bool Boot::read_done(const ReadDone& done) {
-    const auto asked = asked_.extract(done.tag);
-    if (asked.empty()) return false;
-    members_told_ = members_told_ || done.ok;
-    for (const auto& value : done.values) {
-        if (!done.ok || state_ != State::choosing || value.key != keys::node(context_.config.name)) continue;
-        const auto record = decode<NodeRecord>(value.value);
-        if (record && outlived(record->member_nonce, record->former_nonces))
-            set_aside("the member of " + asked.mapped() +
-                      " knows a later life of this one: lost or restored disk");
-    }
-    return true;
 }
 
 bool Boot::bootstrap() {
@@ -240,18 +178,18 @@ void Boot::ask() {
 
 void Boot::check_lineages() {
     if (mutant("boot_check_skipped")) return;
-    const auto& lineage = context_.latest.lineage;
-    if (!lineage || state_ == State::setting_aside || state_ == State::joining ||
+    const LineageRecord* own = own_lineage();
+    if (own == nullptr || state_ == State::setting_aside || state_ == State::joining ||
         state_ == State::split_brain)
         return;
     // Just forced here, and not read since: who claims that lineage read it from us.
-    const bool reads_own = forced_lineage_.is_nil() || lineage->record.id == forced_lineage_ ||
-                           contains(lineage->record.ancestors, forced_lineage_);
+    const bool reads_own =
+        forced_lineage_.is_nil() || own->id == forced_lineage_ || contains(own->ancestors, forced_lineage_);
     if (!reads_own) return;
     for (const auto& [name, peer] : peers_.all()) {
         const StoreClaim& claim = peer.heartbeat.store;
         if (!claim.present || claim.lineage.is_nil()) continue;
-        if (claim.lineage == lineage->record.id) {
+        if (claim.lineage == own->id) {
             const auto known = claims_.find(name);
             const bool behind = known != claims_.end() && context_.tables_live && context_.store_quorate() &&
                                 context_.quorate_at > known->second.second &&
@@ -261,11 +199,12 @@ void Boot::check_lineages() {
                      name + " knows a later revision of this store: this one is old or restored");
                 context_.store = StoreCondition::old;
             }
-        } else if (contains(claim.ancestors, lineage->record.id)) {
+        } else if (contains(claim.ancestors, own->id)) {
             context_.event("warning", "store.old", "store",
                            name + " went on without this node; its store is the later one");
             set_aside("old: " + name + " forced a single member since");
-        } else if (!contains(lineage->record.ancestors, claim.lineage)) {
+        } else if (!contains(own->ancestors, claim.lineage)) {
+            if (!own_disk_) own_disk_ = *own;
             move(State::split_brain,
                  "this node and " + name + " both forced a single-member store: both are kept");
             context_.store = StoreCondition::split_brain;
@@ -279,7 +218,8 @@ Status Boot::may_keep_own() const {
     if (state_ != State::split_brain || context_.store != StoreCondition::split_brain)
         return fail(ErrorCode::failed_precondition,
                     "the store has one history only; there is nothing to choose");
-    if (!context_.latest.lineage || !context_.tables_live)
+    if (!context_.latest.lineage || !context_.tables_live ||
+        own_lineage() != &context_.latest.lineage->record)
         return fail(ErrorCode::unavailable,
                     "this node does not read its own store now; repeat in a few seconds");
     return {};
@@ -305,8 +245,8 @@ void Boot::keep_own() {
 // Leaves the split once one side names the other as its ancestor. Both do (both were chosen at once): neither
 // is the later one, and the operator chooses again.
 void Boot::after_split() {
-    if (context_.store != StoreCondition::split_brain || !context_.latest.lineage) return;
-    const LineageRecord& own = context_.latest.lineage->record;
+    if (context_.store != StoreCondition::split_brain || own_lineage() == nullptr) return;
+    const LineageRecord& own = *own_lineage();
     bool all_named = true;
     bool somebody = false;
     for (const auto& [name, peer] : peers_.all()) {
@@ -320,6 +260,7 @@ void Boot::after_split() {
     const bool chosen = !forced_lineage_.is_nil() && own.id == forced_lineage_;
     if (!chosen || (somebody && !all_named)) return;
     context_.store = StoreCondition::waiting;
+    own_disk_.reset();
     claims_.clear();
     move(State::starting, "the operator chose this node's history");
 }
@@ -339,21 +280,13 @@ void Boot::register_life() {
         context_.acting = true;
         return;
     }
-    if (own != context_.gated.nodes.end() && !adopted_ && !joined_ && !vouched_ &&
+    if (own != context_.gated.nodes.end() && !adopted_ && !joined_ &&
         !nonce_known(own->second.record.member_nonce)) {
-        if (context_.health_at <= since_) return;  // what etcd's members are is asked after the answer
-        if (!others_have_everything())
-            return set_aside("its member nonce is not the committed one: lost or restored disk");
-        context_.event("warning", "store.old-image", "store",
-                       "it was started from an old image; the other voter had everything that was decided");
-        vouched_ = true;
+        set_aside("its member nonce is not the committed one: lost or restored disk");
+        return;
     }
     registration_running_ = true;
     if (!context_.config.voter || (adopted_ && !facts_.member_nonce.is_nil())) return commit_registration();
-    // A renewal that an earlier process began has landed: it is the present one, and not to be forgotten.
-    if (own != context_.gated.nodes.end() && !begun_nonce_.is_nil() &&
-        own->second.record.member_nonce == begun_nonce_)
-        facts_.member_nonce = begun_nonce_;
     const auto [high, low] = context_.random();
     facts_.next_member_nonce = Uuid::from_random(high, low);
     context_.store_command(WriteMemberNonce{facts_.member_nonce, facts_.next_member_nonce},
@@ -382,7 +315,7 @@ void Boot::commit_registration() {
     record.control = context_.config.control;
     record.links = context_.config.links;
     record.incarnation = context_.config.incarnation;
-    if (!facts_.next_member_nonce.is_nil()) renew_nonce(record, facts_.next_member_nonce);
+    if (!facts_.next_member_nonce.is_nil()) record.member_nonce = facts_.next_member_nonce;
     record.version = context_.config.version;
     record.memory_bytes = context_.config.memory_bytes;
     record.feature_level = kFeatureLevel;
@@ -416,7 +349,8 @@ void Boot::set_aside(const std::string& reason) {
             return move(State::split_brain, "the old store could not be renamed: " + done.detail);
         }
         facts_.store_present = false;
-        adopted_ = joined_ = vouched_ = false;
+        own_disk_.reset();
+        adopted_ = joined_ = false;
         context_.latest = {};
         context_.gated = {};
         context_.tables_live = false;
@@ -458,23 +392,45 @@ void Boot::join_offer(const JoinOffer& offer) {
 void Boot::forced() {
     // Same registration, new lineage: the tables come anew, the life goes on.
     claims_.clear();
+    own_disk_.reset();
     facts_.store_present = true;
     started_at_ = context_.now;  // it was stopped for that; what was seen before says nothing
     if (state_ != State::acting) move(State::starting, "the forced store starts");
 }
 
+void Boot::own_disk(const std::optional<Row<LineageRecord>>& lineage) {
+    if (state_ == State::starting && lineage) own_disk_ = lineage->record;
+}
+
+bool Boot::wants_own_disk() const {
+    return state_ == State::starting && context_.health.rejected && !joined_ && !own_disk_;
+}
+
+// As the tables show it, unless they are those of a store that did not go on from what is on our disk.
+const LineageRecord* Boot::own_lineage() const {
+    const auto& read = context_.latest.lineage;
+    if (!read) return own_disk_ ? &*own_disk_ : nullptr;
+    const bool goes_on =
+        !own_disk_ || read->record.id == own_disk_->id || contains(read->record.ancestors, own_disk_->id);
+    return goes_on ? &read->record : &*own_disk_;
+}
+
+bool Boot::forced_here() const {
+    const LineageRecord* own = own_lineage();
+    return own != nullptr && own->forced_by == context_.config.name;
+}
+
 // What forced a single member here is set aside only for one that went on from it: a member that was dropped
-// by the other one's forcing hears the same from etcd, and then both are kept (design brief 3.4).
+// by the other one's forcing hears the same from etcd, and then both are kept (design brief 3.4). So what our
+// disk holds is looked at first, whatever the tables show.
 bool Boot::rejected() const {
-    const auto& lineage = context_.latest.lineage;
-    const bool forced_here = lineage && lineage->record.forced_by == context_.config.name;
-    return context_.health.rejected && !forced_here;
+    return context_.health.rejected && !wants_own_disk() && !forced_here();
 }
 
 void Boot::evaluate() {
     check_lineages();
     if (state_ == State::starting || state_ == State::asking || state_ == State::registering ||
-        state_ == State::acting)
+        state_ == State::acting || (state_ == State::split_brain && forced_here()))
         restart_store();
     switch (state_) {
         case State::facts:
@@ -484,7 +440,9 @@ void Boot::evaluate() {
         case State::choosing: return choose();
         case State::starting:
             if (rejected()) return set_aside("the other members removed this one");
-            if (context_.store_quorate() && context_.tables_live && !bootstrap() && context_.gated.lineage) {
+            if (context_.store_quorate() && context_.tables_live && !bootstrap() && context_.gated.lineage &&
+                own_lineage() == &context_.latest.lineage->record) {
+                own_disk_.reset();
                 move(State::asking, "asking every node before acting");
             }
             return;

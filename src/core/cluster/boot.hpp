@@ -13,6 +13,7 @@
 //                                    --operator keeps the other--> setting_aside
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "core/cluster/context.hpp"
@@ -37,8 +38,9 @@ class Boot {
     Boot(Context& context, Peers& peers) : context_(context), peers_(peers) {}
     void facts(const BootFacts& facts);
     void heard(const std::string& from, const Heartbeat& heartbeat);
-    // true: it was the answer to a question of this part
-    bool read_done(const ReadDone& done);
+    // What our own member's directory holds, quorum or not; empty: nothing yet.
+    void own_disk(const std::optional<Row<LineageRecord>>& lineage);
+    bool wants_own_disk() const;
     void join_offer(const JoinOffer& offer);
     // After every input. May set context.acting and context.store.
     void evaluate();
@@ -62,13 +64,12 @@ class Boot {
   private:
     void move(State to, const std::string& why);
     void choose();
-    void ask_members();
-    bool outlived(const Uuid& known, const std::vector<Uuid>& former) const;
-    bool others_have_everything() const;
     void prepare_joining(const std::string& why);
     void start_store();
     void restart_store();
     void ask();
+    const LineageRecord* own_lineage() const;
+    bool forced_here() const;
     bool rejected() const;
     void check_lineages();
     void after_split();
@@ -85,18 +86,15 @@ class Boot {
     Instant since_;
     bool adopted_ = false;
     bool joined_ =
-        false;          // this member was added by a committed change in this life: its nonce is new by right
-    Uuid begun_nonce_;  // a renewal that an earlier process began: it may have landed
-    bool vouched_ = false;  // started from an old image that does no harm (others_have_everything())
-    bool asking_members_ = false;
-    std::map<Tag, std::string> asked_;  // members that were asked before ours is started
-    bool members_told_ = false;
+        false;  // this member was added by a committed change in this life: its nonce is new by right
     bool command_running_ = false;
     Instant started_at_;  // when the last start of the member was reported done
     Instant restart_at_;  // a member that ended is not started again before
     Duration restart_pause_ = seconds(1);
     bool registration_running_ = false;
     LineageId forced_lineage_;  // made by this process, nil: none
+    // Our own store's history: the tables may be another member's, until ours serves.
+    std::optional<LineageRecord> own_disk_;
     std::uint64_t registered_at_ =
         0;  // revision of the committed registration; acting begins when it is seen
     // A peer claims this revision of our lineage; our own linearizable answer asked after that must not be

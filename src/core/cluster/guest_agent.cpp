@@ -277,29 +277,46 @@ bool GuestAgent::lease_revoked(const PlacementRecord& placement) const {
     });
 }
 
-// The replica here has failed and left the ack set, another is current, and this epoch's guest is not served
-// over the network any more: blockd's process is another than the one that served it, or the other node
-// rebooted with something answered and not flushed. Neither passes within this epoch (0001, "Local disk").
-std::string GuestAgent::disk_lost(const PlacementRecord& placement) const {
-    for (const auto& [name, epoch] : placement.epochs) {
+// A disk that cannot be served here any more in this epoch, while a copy is current elsewhere (0001, "Local
+// disk"). The replica here has failed and left the ack set, and this guest is not served over the network:
+// blockd's process is another than the one that served it, or the other node rebooted with something answered
+// and not flushed. Or blockd cannot attach the replica at all, which is not known at once.
+std::string GuestAgent::disk_lost(Run& run) const {
+    bool unattached = false;
+    std::string lost;
+    for (const auto& [name, epoch] : run.placement.epochs) {
         const auto row = context_.gated.volumes.find(name);
         if (row == context_.gated.volumes.end()) continue;
         const VolumeRecord& record = row->second.record;
-        if (!record.owner || record.owner->epoch != epoch) continue;
-        if (in_ack_set(record, context_.config.name) || ack_set(record).empty()) continue;
+        const bool counts = in_ack_set(record, context_.config.name);
+        if (!record.owner || record.owner->epoch != epoch || ack_set(record).size() <= (counts ? 1U : 0U))
+            continue;
         const auto facts = context_.volumes.find(record.id);
-        if (facts == context_.volumes.end() || !facts->second.view.attached) continue;
+        if (facts == context_.volumes.end() || !facts->second.view.attached) {
+            if (!context_.blockd_up) continue;
+            unattached = true;
+            const Duration patience = counts ? kAttachPatience : kAttachGrace;
+            if (run.unattached_since && context_.now - *run.unattached_since >= patience) lost = name;
+            continue;
+        }
         const replication::View& view = facts->second.view;
         const bool served = view.role == replication::Role::primary && view.epoch == epoch;
-        if (!served || view.frozen == replication::FreezeReason::disk_lost) return name;
+        if (!counts && (!served || view.frozen == replication::FreezeReason::disk_lost)) lost = name;
     }
-    return {};
+    if (!unattached) {
+        run.unattached_since.reset();
+    } else if (!run.unattached_since) {
+        run.unattached_since = context_.now;
+    }
+    return lost;
 }
 
 // What the guest still runs on is its memory: it begins anew where its disk is, as after a power cut.
 bool GuestAgent::cleared_for_its_disk(const std::string& name, Run& run) {
-    const std::string volume = disk_lost(run.placement);
+    const std::string volume = disk_lost(run);
     if (volume.empty()) return false;
+    // Committed as current all the same: the planner might start it here again, and must try elsewhere.
+    run.failed = in_ack_set(context_.gated.volumes.at(volume).record, context_.config.name);
     run.error = "its disk " + volume + " cannot be served on " + context_.config.name + " any more";
     context_.event("error", "vm.disk-lost", "vm/" + name, run.error + ": it is started where a copy is");
     move(name, run, State::clearing, "clearing it away");

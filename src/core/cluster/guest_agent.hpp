@@ -26,6 +26,8 @@ class GuestAgent {
     static constexpr Duration kStopRepeat = seconds(10);
     static constexpr Duration kAdoptGrace = seconds(10);
     static constexpr Duration kLeavePatience = seconds(60);
+    static constexpr Duration kAttachGrace = seconds(10);     // of a replica that is out of the ack set
+    static constexpr Duration kAttachPatience = seconds(60);  // of one that counts
 
     enum class State : std::uint8_t { looking, starting, running, stopping, clearing, closing, committing };
 
@@ -52,6 +54,7 @@ class GuestAgent {
         bool placement_lost = false;       // nothing to commit any more
         std::string error;
         Instant repeat_at;
+        std::optional<Instant> unattached_since;  // blockd is there, and has a volume of its not attached
     };
 
     bool listed_since(Run& run);  // asks for one while it is not so
@@ -71,7 +74,7 @@ class GuestAgent {
     void move(const std::string& name, Run& run, State to, const std::string& why);
     bool serving(const PlacementRecord& placement) const;
     bool lease_revoked(const PlacementRecord& placement) const;
-    std::string disk_lost(const PlacementRecord& placement) const;
+    std::string disk_lost(Run& run) const;
     bool cleared_for_its_disk(const std::string& name, Run& run);
     bool has_front_client(const PlacementRecord& placement) const;
     const DomainView* domain(const GuestId& uuid) const;

@@ -88,12 +88,17 @@ void ClusterNode::Impl::handle(const TxnDone& in) {
     context.queue.txn_done(context.now, in, *context.outputs);
 }
 void ClusterNode::Impl::handle(const ReadDone& in) {
-    if (context.queue.read_done(context.now, in, *context.outputs) || boot.read_done(in)) return;
+    if (context.queue.read_done(context.now, in, *context.outputs)) return;
     if (in.tag == stale_tag_ && stale_tag_ != 0) {
         stale_tag_ = 0;
         const bool useful =
             in.ok && !context.tables_live && !context.ever_quorate && boot.state() == Boot::State::starting;
         if (useful) context.latest.load(in.revision, in.values);
+        if (in.ok) {
+            Tables own;
+            own.load(in.revision, in.values);
+            boot.own_disk(own.lineage);
+        }
         return;
     }
     if (probes_.erase(in.tag) == 0) return;
@@ -258,8 +263,8 @@ void ClusterNode::Impl::probe() {
 // Without a quorum our member still tells what it has: whose store is older is decided by it, and an operator
 // may force it.
 void ClusterNode::Impl::look_at_own_disk() {
-    const bool wanted =
-        boot.state() == Boot::State::starting && !context.ever_quorate && !context.tables_live;
+    const bool wanted = boot.wants_own_disk() || (boot.state() == Boot::State::starting &&
+                                                  !context.ever_quorate && !context.tables_live);
     // One at a time: its answer may take longer than the pause between two.
     const Duration pause = stale_tag_ != 0 ? kOwnReadGivenUp : seconds(1);
     if (!wanted || (stale_asked_ && context.now < *stale_asked_ + pause)) return;

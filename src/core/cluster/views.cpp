@@ -96,6 +96,17 @@ std::vector<RungView> Views::rungs(const NodeRecord& record) const {
     return list;
 }
 
+// Whether some volume here wants a connection to that node's replica: a link is known only by carrying one,
+// and StandAlone volumes try none.
+bool Views::connects_to(const std::string& node) const {
+    return std::ranges::any_of(tables_.volumes, [&](const auto& entry) {
+        const VolumeRecord& volume = entry.second.record;
+        const auto seen = context_.volumes.find(volume.id);
+        return seen != context_.volumes.end() && replica_on(volume, node) != nullptr &&
+               seen->second.view.connection != replication::ConnectionState::standalone;
+    });
+}
+
 NodeView Views::node(const NodeRecord& record) const {
     NodeView view;
     view.name = record.name;
@@ -126,7 +137,8 @@ NodeView Views::node(const NodeRecord& record) const {
         }
         const auto& links = session->second.links;
         const bool up = session->second.up && std::find(links.begin(), links.end(), name) != links.end();
-        view.links.push_back({name, address, up ? "up" : "down"});
+        const bool tried = session->second.up || connects_to(record.name);
+        view.links.push_back({name, address, up ? "up" : tried ? "down" : "unknown"});
     }
     view.rungs = rungs(record);
     for (const auto& rung : view.rungs)

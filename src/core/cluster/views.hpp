@@ -29,6 +29,7 @@ class Views {
   private:
     static const Tables& pick(const ClusterNode::Impl& node) { return node.context.latest; }
     std::string node_state(const NodeRecord& record) const;
+    bool connects_to(const std::string& node) const;
     std::vector<RungView> rungs(const NodeRecord& record) const;
     std::string volume_state(const VolumeRecord& record) const;
     std::string guest_why(const GuestRecord& record) const;

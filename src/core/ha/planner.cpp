@@ -11,9 +11,8 @@ namespace {
 
 using namespace cluster;  // the planner speaks the control plane's words
 
-// A guest that ended that many hosts is started by an operator only: the first may be chance, and a pair has
-// two.
-constexpr std::uint32_t kMaxHostLosses = 2;
+constexpr std::uint32_t kMaxHostLosses =
+    3;  // a guest that ended that many hosts is started by an operator only
 
 class Planner {
   public:

@@ -12,10 +12,11 @@ namespace gemel::replication {
 using formats::kBlocksPerExtent;
 
 ActiveExtents::ActiveExtents(const formats::Layout& layout, const ReplicaId& replica, std::uint32_t capacity,
-                             DirtyBitmap& bitmap)
+                             DirtyBitmap& bitmap, std::uint32_t group)
     : layout_(layout),
       replica_(replica),
       bitmap_(bitmap),
+      group_(group),
       slots_(std::min<std::uint64_t>({capacity, formats::kMaxIntentExtents, layout.extents})),
       slot_of_(layout.extents, kAbsent) {
     scratch_.reserve(slots_.size());
@@ -54,18 +55,55 @@ void ActiveExtents::drop(Slot& slot) {
     changed_ = true;
 }
 
-// A free slot, or that of the evictable extent used least recently outside [first, last].
-std::uint32_t ActiveExtents::take_slot(RoundId settled_round, std::uint64_t first, std::uint64_t last) {
+// A free slot, or that of the evictable extent used least recently outside [first, last]; none: nullptr.
+ActiveExtents::Slot* ActiveExtents::find_slot(RoundId settled_round, std::uint64_t first,
+                                              std::uint64_t last) {
     Slot* victim = nullptr;
     for (Slot& slot : slots_) {
-        if (!slot.taken) return static_cast<std::uint32_t>(&slot - slots_.data());
+        if (!slot.taken) return &slot;
         if (slot.extent >= first && slot.extent <= last) continue;
         if (evictable(slot, settled_round) && (victim == nullptr || slot.used_at < victim->used_at))
             victim = &slot;
     }
-    INVARIANT(victim != nullptr, "room_for promised a slot");
-    drop(*victim);
-    return static_cast<std::uint32_t>(victim - slots_.data());
+    if (victim != nullptr) drop(*victim);
+    return victim;
+}
+
+ActiveExtents::Slot& ActiveExtents::put(std::uint64_t extent, Slot& slot) {
+    slot_of_[extent] = static_cast<std::uint16_t>(&slot - slots_.data());
+    slot.taken = true;
+    slot.extent = static_cast<std::uint32_t>(extent);
+    slot.logged_by = stable_ + (writing_ ? 2 : 1);
+    ++used_;
+    changed_ = true;
+    return slot;
+}
+
+bool ActiveExtents::just_written(std::uint64_t extent) const {
+    if (slot_of_[extent] == kAbsent) return false;
+    const std::uint64_t used_at = slots_[slot_of_[extent]].used_at;
+    return used_at > 0 && uses_ - used_at <= kJustWritten;
+}
+
+// A sequential writer shall find its next extents named before it comes to them.
+bool ActiveExtents::runs_out(std::uint64_t first, std::uint64_t last) const {
+    const std::uint64_t soon = last + group_ * kGroupsAhead / 2;
+    return first > 0 && just_written(first - 1) && soon < layout_.extents && slot_of_[soon] == kAbsent;
+}
+
+// As far as there is room without waiting for anything.
+void ActiveExtents::name_neighbours(std::uint64_t first, std::uint64_t last, RoundId settled_round) {
+    if (group_ <= 1) return;
+    const std::uint64_t begin = first / group_ * group_;
+    const bool sequential = first > 0 && just_written(first - 1);
+    const std::uint64_t groups = last / group_ + (sequential ? kGroupsAhead : 1);
+    const std::uint64_t end = std::min<std::uint64_t>(groups * group_, layout_.extents);
+    for (std::uint64_t extent = begin; extent < end; ++extent) {
+        if (slot_of_[extent] != kAbsent) continue;
+        Slot* slot = find_slot(settled_round, begin, end - 1);
+        if (slot == nullptr) return;
+        put(extent, *slot);
+    }
 }
 
 bool ActiveExtents::enter(std::uint64_t offset, std::uint64_t length, RoundId settled_round) {
@@ -73,18 +111,15 @@ bool ActiveExtents::enter(std::uint64_t offset, std::uint64_t length, RoundId se
     const std::uint64_t last = (offset + length - 1) / kExtentBytes;
     INVARIANT(last - first < slots_.size() || slots_.size() == layout_.extents,
               "one piece fits into the log");
-    if (absent_in(first, last) > 0 && !room_for(offset, length, settled_round)) return false;
+    const bool cold = absent_in(first, last) > 0;
+    if (cold && !room_for(offset, length, settled_round)) return false;
     entered_transaction_ = 0;
+    bool first_use = false;
     for (std::uint64_t extent = first; extent <= last; ++extent) {
         if (slot_of_[extent] == kAbsent) {
-            const std::uint32_t index = take_slot(settled_round, first, last);
-            slot_of_[extent] = static_cast<std::uint16_t>(index);
-            Slot& fresh = slots_[index];
-            fresh.taken = true;
-            fresh.extent = static_cast<std::uint32_t>(extent);
-            fresh.logged_by = stable_ + (writing_ ? 2 : 1);
-            ++used_;
-            changed_ = true;
+            Slot* found = find_slot(settled_round, first, last);
+            INVARIANT(found != nullptr, "room_for promised a slot");
+            put(extent, *found);
         }
         Slot& slot = slots_[slot_of_[extent]];
         if (slot.touched_any && settled(slot, settled_round)) {
@@ -92,19 +127,22 @@ bool ActiveExtents::enter(std::uint64_t offset, std::uint64_t length, RoundId se
             slot.touched_any = false;
         }
         ++slot.users;
+        first_use = first_use || slot.used_at == 0;
         slot.used_at = ++uses_;
         if (slot.logged_by > stable_) entered_transaction_ = std::max(entered_transaction_, slot.logged_by);
     }
+    if (cold || (first_use && runs_out(first, last))) name_neighbours(first, last, settled_round);
     return true;
 }
 
-void ActiveExtents::leave(std::uint64_t offset, std::uint64_t length, RoundId settles_with) {
+void ActiveExtents::leave(std::uint64_t offset, std::uint64_t length, RoundId settles_with, bool stable) {
     for (std::uint64_t e = offset / kExtentBytes; e <= (offset + length - 1) / kExtentBytes; ++e) {
         INVARIANT(slot_of_[e] != kAbsent, "an extent in use stays in the log");
         Slot& slot = slots_[slot_of_[e]];
         INVARIANT(slot.users > 0, "every leave has its enter");
         --slot.users;
         slot.settles_with = std::max(slot.settles_with, settles_with);
+        if (!stable) slot.unstable_until = slot.settles_with;
     }
 }
 
@@ -212,7 +250,8 @@ void ActiveExtents::load(const formats::IntentTransaction& newest) {
         slot.taken = true;
         slot.extent = extent;
         slot.logged_by = newest.sequence;
-        slot.settles_with = 1;  // the dead process's writes may still be in the device's cache
+        slot.settles_with = slot.unstable_until =
+            1;  // the dead process's writes may still be in the device's cache
         ++used_;
     }
     for (Slot& slot : slots_) {
@@ -228,6 +267,11 @@ std::uint64_t ActiveExtents::unsettled_bytes(RoundId settled_round) const {
             blocks += static_cast<std::uint64_t>(std::popcount(word));
     }
     return blocks * kBlockBytes;
+}
+
+bool ActiveExtents::ended_unstable(RoundId settled_round) const {
+    return std::ranges::any_of(
+        slots_, [&](const Slot& slot) { return slot.taken && slot.unstable_until > settled_round; });
 }
 
 bool ActiveExtents::all_settled(RoundId settled_round) const {

@@ -119,9 +119,9 @@ void Attach::intent_log_read(std::span<const std::byte> ring) {
     INVARIANT(ring.size() == formats::kIntentLogSlots * kPageBytes, "the driver reads what was asked for");
     log_ = formats::decode_intent_log(ring, core_.metadata.wanted().replica, core_.layout.extents);
     const auto found = static_cast<std::uint32_t>(log_.newest.extents.size());
-    core_.extents =
-        std::make_unique<ActiveExtents>(core_.layout, core_.metadata.wanted().replica,
-                                        std::max({core_.config.active_extents, found, 32U}), *core_.bitmap);
+    core_.extents = std::make_unique<ActiveExtents>(core_.layout, core_.metadata.wanted().replica,
+                                                    std::max({core_.config.active_extents, found, 32U}),
+                                                    *core_.bitmap, core_.config.intent_group);
     enter(State::bitmap);
     read_more_bitmap();
 }

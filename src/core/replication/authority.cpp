@@ -259,6 +259,23 @@ void Authority::answer_refusal() {
     core_.emit(EpochRefused{refusing_});
 }
 
+// A disk that cannot even be attached keeps nothing. Its own life's epoch may be given back all the same:
+// this process never served it, a later one would need a fresh lease for it. So may any epoch by a replica
+// outside the ack set, of which nobody is promoted. A survivor in the ack set must not: another's lease ends
+// by what it keeps.
+void Authority::pump_unattached() {
+    if (!refusal_asked_ || !committed_) return;
+    const auto& owner = record().owner;
+    const bool own = owner && owner->node == core_.config.node &&
+                     owner->incarnation == core_.config.incarnation && owner->epoch == refusing_;
+    const bool counts = std::ranges::any_of(record().replicas, [this](const ReplicaRecord& replica) {
+        return replica.node == core_.config.node && replica.in_ack_set;
+    });
+    if (counts && !own) return;
+    refusal_asked_ = false;
+    core_.emit(EpochRefused{refusing_});
+}
+
 void Authority::peer_proven_down(const Incarnation& incarnation) {
     proven_down_ = incarnation;
     core_.again();

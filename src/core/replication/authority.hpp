@@ -33,6 +33,8 @@ class Authority {
         if (proven_down_ == incarnation) proven_down_.reset();
     }
     void pump();
+    // this process will never attach
+    void pump_unattached();
 
     // -- facts
     bool has_record() const { return committed_.has_value(); }

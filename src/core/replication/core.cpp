@@ -226,6 +226,7 @@ void Core::settle() {
             if (now >= idle_at_) idle_work();
             if (!local_failed_) extents->pump(outputs());
         }
+        if (!attached() && (attach.refused() || local_failed_)) authority.pump_unattached();
         if (bitmap != nullptr && !local_failed_) {
             if (bitmap->wants_flush()) {
                 local_flush.for_bitmap();

@@ -367,7 +367,7 @@ void FrontRequests::piece_may_have_ended(std::uint32_t index) {
     if (core_.local_failed() && !core_.authority.over_network())
         return;  // it waits for the commit that takes this replica out, or for the demotion
     leave_log(slot);
-    unsettled_ = core_.rounds.next();
+    if (!slot.made_stable) unsettled_ = core_.rounds.next();
     slot.piece_at += slot.piece_length;
     slot.piece_length = 0;
     if (slot.status == IoStatus::refused) {
@@ -474,8 +474,14 @@ void FrontRequests::go_over_network() {
 }
 
 void FrontRequests::only_copy_rebooted() {
+    // What has not ended is sent again; what the node's former life answered of it is not.
     const RoundId settled = core_.rounds.settled();
-    if (unsettled_ <= settled && core_.extents->all_settled(settled)) return;
+    bool answered = unsettled_ > settled || core_.extents->ended_unstable(settled);
+    slots_.for_each([&](std::uint32_t, const FrontSlot& slot) {
+        const bool applied = slot.state == FrontState::applying && slot.mirrored && slot.peer_done;
+        answered = answered || (applied && !slot.made_stable);
+    });
+    if (!answered) return;
     only_copy_failed_ = only_copy_forgot_ = true;
     core_.notice(NoticeKind::disk_error,
                  "the node of the only current replica restarted and may have lost what was not flushed: the "
@@ -495,7 +501,8 @@ void FrontRequests::peer_joined() {
 }
 
 void FrontRequests::leave_log(FrontSlot& slot) {
-    if (slot.in_log) core_.extents->leave(slot.piece_at, slot.piece_length, core_.rounds.next());
+    if (slot.in_log)
+        core_.extents->leave(slot.piece_at, slot.piece_length, core_.rounds.next(), slot.made_stable);
     slot.in_log = false;
 }
 

@@ -348,6 +348,7 @@ struct EngineConfig {
     Duration lease = seconds(10);
     std::uint32_t max_requests = 1024;   // in flight; more are refused by the front end's own queue bound
     std::uint32_t active_extents = 896;  // at most formats' kMaxIntentExtents (952)
+    std::uint32_t intent_group = 4;      // extents named in the log together; 1: only what is written
     std::uint32_t resync_chunks = 4;  // in flight, kResyncChunkBytes each; memory is taken when one is read
     std::uint64_t random_seed =
         0;  // for generation ids; from the kernel in daemons, from the seed in the simulator

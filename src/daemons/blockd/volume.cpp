@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "adapters/config/host_incarnation.hpp"
+#include "base/bytes.hpp"
 #include "base/invariant.hpp"
 #include "core/formats/layout.hpp"
 #include "core/formats/records.hpp"
@@ -209,8 +210,8 @@ void Volume::execute(Output& output) {
             auto* request = reinterpret_cast<nbd_socket::BlockRequest*>(static_cast<std::uintptr_t>(o.tag));
             if (o.data_from != kNoPayload) {  // read from the peer
                 auto& buffers = v.reactor_.buffers();
-                std::ranges::copy(buffers.memory(o.data_from).first(request->length),
-                                  buffers.memory(request->payload).begin());
+                copy_bytes(buffers.memory(o.data_from).first(request->length),
+                           buffers.memory(request->payload));
                 buffers.release(o.data_from);
             }
             request->block_done(translate(o.status));

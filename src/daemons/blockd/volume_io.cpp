@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/bytes.hpp"
 #include "base/checksum.hpp"
 #include "base/invariant.hpp"
 
@@ -108,7 +109,7 @@ bool VolumeIo::get_memory(Operation& operation) {
     operation.piece = *piece;
     const auto memory = reactor_.buffers().memory(*piece).first(operation.length);
     if (operation.purpose == Purpose::write_metadata) {
-        std::ranges::copy(operation.bytes, memory.begin());
+        copy_bytes(operation.bytes, memory);
         disk_->write(operation, operation.offset, memory, operation.stable);
     } else {
         disk_->read(operation, operation.offset, memory);

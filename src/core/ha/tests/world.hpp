@@ -39,8 +39,8 @@ struct FakeVolume {
 };
 
 // over_network: it failed, and that is told and committed; lost: then the peer's node rebooted; unknown: then
-// blockd was restarted.
-enum class FakeDisk { works, over_network, lost, unknown };
+// blockd was restarted; unattached: blockd was restarted and cannot open it.
+enum class FakeDisk { works, over_network, lost, unknown, unattached };
 
 struct Host {
     std::string name;
@@ -54,8 +54,13 @@ struct Host {
     bool on = true;
     bool closed = false;                 // its blockd closed all volumes
     std::uint32_t refusals_failing = 0;  // blockd answers the next ones with an error
-    bool isolated = false;               // control and replication paths to everybody cut
-    bool store_cut = false;              // etcd's traffic cut
+    // The next starts of its member meet the one that had it removed, and end, before it has read its own
+    // log.
+    std::uint32_t starts_met = 0;
+    bool told_removed = false;
+    bool standalone = false;  // its volumes refused the peer\'s
+    bool isolated = false;    // control and replication paths to everybody cut
+    bool store_cut = false;   // etcd's traffic cut
     bool reads_fail = false;
     bool clusterd_silent = false;
     std::uint64_t boots = 0;
@@ -285,6 +290,7 @@ class World {
     void health(Host& h) {
         StoreHealth health;
         health.running = health.answers = h.member_running;
+        health.rejected = h.told_removed;
         if (h.group != nullptr && h.member_running) {
             health.rejected = !h.group->voters.contains(h.name) && !h.group->learners.contains(h.name);
             std::uint64_t id = 1;
@@ -304,7 +310,7 @@ class World {
     void blockd(Host& h) {
         for (auto& [other, peer] : hosts_) {
             if (other == h.name) continue;
-            const bool up = linked(h.name, other);
+            const bool up = linked(h.name, other) && !h.standalone;
             h.inbox.push_back(BlockdSession{other, peer.incarnation, up, {"link1"}});
         }
         for (auto& [id, volume] : h.volumes) {
@@ -314,27 +320,31 @@ class World {
             if (!mine) volume.serving = 0;
             replication::View view;
             view.attached = true;
+            if (h.standalone) view.connection = replication::ConnectionState::standalone;
             view.role = volume.serving != 0 ? replication::Role::primary : replication::Role::secondary;
             view.epoch = volume.serving;
             const ReplicaRecord* peer = nullptr;
             for (const auto& replica : record.replicas) {
                 if (replica.node != h.name) peer = &replica;
             }
-            const bool peer_up =
-                peer != nullptr && linked(h.name, peer->node) && !host(peer->node).closed && !h.closed;
+            const bool peer_up = peer != nullptr && linked(h.name, peer->node) && !host(peer->node).closed &&
+                                 !h.closed && host(peer->node).disk != FakeDisk::unattached;
             if (peer != nullptr && peer->in_ack_set && !peer_up && volume.serving != 0) {
                 view.frozen = replication::FreezeReason::peer_lost;
             }
             if (h.disk == FakeDisk::lost) view.frozen = replication::FreezeReason::disk_lost;
-            if (h.disk == FakeDisk::unknown) {
-                volume.serving = view.epoch = 0;
+            view.attached = h.disk != FakeDisk::unattached;
+            if (h.disk == FakeDisk::unknown) volume.serving = 0;
+            if (h.disk == FakeDisk::unknown || h.disk == FakeDisk::unattached) {
+                view.epoch = 0;
                 view.role = replication::Role::secondary;
             }
             if (volume.serving != 0 && mine) write(h, volume, peer, peer_up);
             h.inbox.push_back(BlockdVolume{id, view, volume.serving != 0 ? 1U : 0U});
             if (!mine || peer == nullptr || volume.proposed) continue;
             if (h.disk != FakeDisk::works) {
-                if (cluster::in_ack_set(record, h.name) && peer->in_ack_set) propose_leave(h, volume, h.name);
+                if (view.attached && cluster::in_ack_set(record, h.name) && peer->in_ack_set)
+                    propose_leave(h, volume, h.name);
                 continue;
             }
             if (peer->in_ack_set != peer_up) propose(h, volume, peer->node, peer_up);
@@ -451,14 +461,8 @@ class World {
     }
     void run(Host& h, const StoreRead& out) {
         if (h.reads_fail) return reply(h, ReadDone{out.tag, false, now_, 0, {}}, milliseconds(500));
-        if (!out.member.empty()) {
-            const bool there = h.store_cut ? false : member_up(out.member);
-            const auto at = hosts_.find(out.member);
-            const auto group = at == hosts_.end() ? first_ : at->second.group;
-            if (there && group != nullptr) return reply(h, group->store.read(out, now_), milliseconds(5));
-            return reply(h, ReadDone{out.tag, false, now_, 0, {}}, milliseconds(500));
-        }
-        const bool readable = out.serializable ? h.member_running && h.group != nullptr : quorate(h);
+        // One that does not run is read from a copy.
+        const bool readable = out.serializable ? h.group != nullptr : quorate(h);
         const Duration after = out.serializable ? own_read_takes : milliseconds(5);
         if (readable) return reply(h, h.group->store.read(out, now_), after);
         reply(h, ReadDone{out.tag, false, now_, 0, {}}, milliseconds(500));
@@ -488,13 +492,15 @@ class World {
     }
     void store_command(Host& h, const StartStore&, StoreCommandDone&) {
         if (h.group == nullptr) h.group = first_;
-        h.member_running = true;
+        h.told_removed = h.starts_met > 0;
+        if (h.told_removed) --h.starts_met;
+        h.member_running = !h.told_removed;
     }
     void store_command(Host& h, const StopStore&, StoreCommandDone&) { h.member_running = false; }
     void store_command(Host& h, const SetStoreAside&, StoreCommandDone&) {
         h.aside.push_back(h.group);
         h.group.reset();
-        h.member_running = h.snapshot_given = false;
+        h.member_running = h.snapshot_given = h.told_removed = false;
         h.nonce = h.next_nonce = {};
     }
     void store_command(Host& h, const JoinStore& command, StoreCommandDone& done) {

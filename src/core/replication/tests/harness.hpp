@@ -162,6 +162,7 @@ class Pair {
         config.outlived_io_possible = same_incarnation;
         config.max_requests = 64;
         config.active_extents = 32;
+        config.intent_group = 1;
         config.random_seed = random.next();
         n.payloads.clear();
         n.writing.clear();

@@ -234,6 +234,32 @@ TEST_P(LocalDisk, over_the_network_a_peer_that_rebooted_may_have_forgotten) {  /
     }
 }
 
+// What was in flight is sent again, and what was stable by itself is not lost.
+TEST_P(LocalDisk, over_the_network_only_what_was_answered_and_unstable_is_lost_by_a_reboot) {
+    const auto p = over_network(GetParam());
+    p->request(0, FrontOperation::flush, 0, 0);
+    p->settle();
+    const auto fua = p->write(0, 64, 8, true);
+    p->settle();
+    ASSERT_TRUE(p->done(fua));
+    p->cut_power(1);
+    p->disconnect();
+    const auto write = p->write(0, 72);
+    p->settle();
+    EXPECT_FALSE(p->ended(write));
+    p->start(1, false);
+    p->settle();
+    p->tell_all();
+    p->connect();
+    p->settle(seconds(1));
+    EXPECT_TRUE(p->done(write));
+    EXPECT_EQ(p->view(0).frozen, FreezeReason::none);
+    const auto tag = read(*p, 64);
+    p->settle();
+    ASSERT_TRUE(p->done(tag));
+    EXPECT_EQ(shown(*p, tag), fua);
+}
+
 // It cannot know what the process before it answered without a flush, nor whether the peer rebooted since.
 TEST_P(LocalDisk, a_new_process_serves_nothing_over_the_network_nor_after_its_disk_was_filled) {  // D12, K2
     for (const bool works_again : {false, true}) {
@@ -253,6 +279,10 @@ TEST_P(LocalDisk, a_new_process_serves_nothing_over_the_network_nor_after_its_di
         EXPECT_EQ(p->view(0).role, Role::secondary);
         EXPECT_EQ(p->completed.at(read(*p, 64)), IoStatus::refused);
         EXPECT_FALSE(p->store.record.replicas[0].in_ack_set) << "nobody proposes it while its life owns";
+        EXPECT_EQ(p->view(0).attached, works_again);
+        p->step(0, RefuseEpoch{p->store.record.epoch});
+        p->settle(seconds(1));
+        EXPECT_EQ(p->node(0).refused, p->store.record.epoch) << "the lease can be given back";
         p->grant(1);
         p->settle(seconds(5));
         EXPECT_EQ(p->view(1).frozen, FreezeReason::none);
@@ -279,6 +309,27 @@ TEST_P(LocalDisk, a_disk_that_returns_is_filled_from_end_to_end) {
     EXPECT_TRUE(p->both_in_ack_set());
     EXPECT_TRUE(p->equal());
     EXPECT_TRUE(noticed(*p, 1, "source-full"));
+}
+
+// The disk died with the process, and the record counts both. Its own lease may be given back; another's is
+// never refused by a replica that counts and keeps nothing.
+TEST_P(LocalDisk, a_replica_that_cannot_be_attached_gives_back_its_own_lease_only) {  // C2, C12
+    for (const bool own : {true, false}) {
+        const auto p = healthy(GetParam());
+        const int node = own ? 0 : 1;
+        p->store_writable = false;  // it goes on counting
+        p->kill(node);
+        p->disconnect();
+        p->node(node).disk.fail_writes = true;
+        p->start(node);
+        p->settle();
+        p->tell_all();
+        p->settle(milliseconds(200));
+        ASSERT_FALSE(p->view(node).attached);
+        p->step(node, RefuseEpoch{p->store.record.epoch});
+        p->settle(milliseconds(200));
+        EXPECT_EQ(p->node(node).refused.value_or(0), own ? p->store.record.epoch : 0);
+    }
 }
 
 // Both booted anew and one's disk fails before they have compared: the other may not know that on its own,
