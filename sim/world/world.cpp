@@ -197,8 +197,9 @@ void World::attach(std::uint32_t node) {
     config.process = SessionId::from_random(random_.next(), process_lives_[node]);
     config.outlived_io_possible = had_process_[node];
     config.active_extents = active_extents_;
-    const bool neighbours = !options_.script && active_extents_ >= 7;  // two seeds of seven
-    config.intent_group = neighbours ? active_extents_ - 5 : 1;
+    // Two seeds of seven: these volumes have three to ten extents, and where all are named nothing can be
+    // untracked.
+    config.intent_group = options_.script || active_extents_ < 7 ? 1 : active_extents_ == 7 ? 2 : 4;
     config.random_seed = random_.next();
     had_process_[node] = true;
     blocks_[node]->start(config);
