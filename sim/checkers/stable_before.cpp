@@ -54,6 +54,9 @@ void StableBeforeChecker::told(std::uint32_t node, const CommittedVolume& commit
     side.revision = committed.revision;
     const ReplicaRecord& mine = committed.record.replicas[node];
     const ReplicaRecord& other = committed.record.replicas[1 - node];
+    side.counts = mine.in_ack_set;
+    const auto& owner = committed.record.owner;
+    side.own_epoch = owner && owner->node == mine.node ? owner->epoch : 0;
     side.alone_in.reset();
     if (mine.in_ack_set && !other.in_ack_set) side.alone_in = committed.record.generation.counter;
 }
@@ -139,7 +142,9 @@ Breach StableBeforeChecker::output(std::uint32_t node, Instant local, const repl
     if (const auto* propose = std::get_if<replication::Propose>(&output)) return proposal(node, *propose);
     if (const auto* refused = std::get_if<replication::EpochRefused>(&output)) {
         const auto& known = tracking_.metadata(node).superblock();
-        if (known && !sides_[node].failed && known->refused_epoch < refused->epoch) {
+        const Side& side = sides_[node];
+        const bool gives_back = !side.attached && (!side.counts || side.own_epoch == refused->epoch);
+        if (known && !side.failed && !gives_back && known->refused_epoch < refused->epoch) {
             return {"C2", fmt::format("{} says that it refuses epoch {} before that is stable", who(node),
                                       refused->epoch)};
         }
@@ -148,6 +153,7 @@ Breach StableBeforeChecker::output(std::uint32_t node, Instant local, const repl
         const bool fails = notice->kind == replication::NoticeKind::disk_error &&
                            notice->text.find("this replica is failed") != std::string::npos;
         sides_[node].failed = sides_[node].failed || fails;
+        if (notice->kind == replication::NoticeKind::attached) sides_[node].attached = true;
     }
     if (const auto* done = std::get_if<replication::FrontComplete>(&output)) {
         const Side& side = sides_[node];

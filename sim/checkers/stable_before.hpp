@@ -57,6 +57,13 @@ class StableBeforeChecker {
         Instant renewed{-1};  // no renewal was sent later than that
         bool renewed_ever = false;
         bool failed = false;  // its disk keeps nothing any more, and it serves nothing
+        // Its replica was attached. A process that never did serves and acknowledges nothing, and may give
+        // back its own life's epoch without storing that: a later process would need a renewal of it, which
+        // the record that follows forbids. So may one whose replica is out of the ack set: nobody waits for
+        // it. A survivor that counts must store it: another owner's lease ends by that (C2; seed 41071).
+        bool attached = false;
+        bool counts = true;
+        std::uint64_t own_epoch = 0;
         // the newest record it was told, when that says that it is alone: its generation
         std::optional<std::uint64_t> alone_in;
         LineageId lineage;
