@@ -280,7 +280,7 @@ static void require_control(Counters& counters) {
 }
 
 void require_counters(Counters& counters) {
-    for (std::size_t i = 0; i < kSwarmKinds; ++i) {
+    for (std::size_t i = 0; i < kFaultKinds; ++i) {
         counters.require(fmt::format("fault.{}", name_of(static_cast<Fault>(i))));
     }
     for (const char* name : {"guest.read",

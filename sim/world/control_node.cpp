@@ -267,7 +267,12 @@ void ControlNode::run(const SubmitTxn& order) {
 void ControlNode::run(const StoreRead& order) {
     ReadDone done{order.tag, false, local(), 0, {}};
     if (order.serializable) {
-        const StoreDirectory* own = parts_.store.running(node_) ? parts_.store.directory(node_) : nullptr;
+        std::uint32_t which = node_;
+        for (std::uint32_t other = 0; other < kNodes; ++other)
+            if (order.member == kNodeNames[other]) which = other;
+        const bool there = which == node_ ? parts_.store.running(node_)
+                                          : parts_.store.answers(node_, which) && parts_.store.served(which);
+        const StoreDirectory* own = there ? parts_.store.directory(which) : nullptr;
         if (own != nullptr) {
             done.ok = true;
             done.revision = own->state.revision;

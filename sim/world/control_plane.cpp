@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "core/formats/records_json.hpp"
 #include "sim/world/violation.hpp"
 
 namespace gemel::sim {
@@ -236,6 +237,7 @@ std::string ControlPlane::state_text() const {
         text += fmt::format(", tables at {} of {}, coordinator {}; ", tables.revision, truth_.revision,
                             tables.coordinator ? tables.coordinator->record.node : "none");
     }
+    text += store_.text();
     const auto guest = truth_.guests.find(Operator::kName);
     if (guest != truth_.guests.end()) {
         const auto& record = guest->second.record;
@@ -434,11 +436,27 @@ void ControlPlane::take_store_image(std::uint32_t node) {
     images_[node] = StoreImage{store_.copy(node), nodes_[node]->store_disk()};
 }
 
-// While the other host is there to tell: nobody could know otherwise, and the image would be a vote.
+// That member has applied a later life of the image's.
+bool ControlPlane::knows_later(std::uint32_t member, std::uint32_t node) const {
+    if (!store_.running(member)) return false;
+    const auto& values = store_.directory(member)->state.values;
+    const auto row = values.find(keys::node(kNodeNames[node]));
+    if (row == values.end()) return false;
+    const auto record = decode<NodeRecord>(row->second.value);
+    return record &&
+           std::ranges::find(record->former_nonces, images_[node]->disk.nonce) != record->former_nonces.end();
+}
+
+// While somebody is there to tell: nobody could know otherwise, and the image would be a vote. And while the
+// other node votes: an image beside a member that is just being added again is two members lost (stated
+// limit).
 bool ControlPlane::restore_store_image(std::uint32_t node) {
     if (!images_[node] || parts_.world.host(node).powered) return false;
     const bool told =
-        parts_.world.host(1 - node).up() && nodes_[1 - node]->alive() && store_.running(1 - node);
+        parts_.world.host(1 - node).up() && nodes_[1 - node]->alive() && knows_later(1 - node, node);
+    if (!truth_.cluster || !truth_.cluster->record.adding_voter.empty() ||
+        !truth_.cluster->record.removing_voter.empty() || truth_.cluster->record.voters.size() < 2)
+        return false;
     const bool older =
         nodes_[node]->store_disk().begun && images_[node]->disk.nonce != nodes_[node]->store_disk().nonce;
     if (!told || !older) return false;

@@ -68,6 +68,7 @@ class ControlPlane final : public Control, public ClusterPort, public OperatorPo
     bool restore_witness_image() override;
     void take_store_image(std::uint32_t node) override;
     bool restore_store_image(std::uint32_t node) override;
+    bool knows_later(std::uint32_t member, std::uint32_t node) const;
     void set_late_commits(bool late) override { store_.set_late_commits(late); }
     void healing() override { operator_->look_after_everything(); }
     void set_trouble(bool lost_replies, bool slow_watches) override;

@@ -59,7 +59,7 @@ std::string_view name_of(Fault fault) {
 FaultPlan FaultPlan::swarm(Prng& random) {
     FaultPlan plan;
     const std::uint64_t density = 1 + random.below(4);  // of four
-    for (std::size_t i = 0; i < kSwarmKinds; ++i) {
+    for (std::size_t i = 0; i < kFaultKinds; ++i) {
         if (random.chance(density, 4)) plan.kinds.push_back(static_cast<Fault>(i));
     }
     // every seed breaks something that matters to the mirror

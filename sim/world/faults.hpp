@@ -62,10 +62,6 @@ enum class Fault : std::uint8_t {
     count,
 };
 inline constexpr std::size_t kFaultKinds = static_cast<std::size_t>(Fault::count);
-// Those from here on are asked for by name, to hunt a mutant. After an operator's wrong word a volume may
-// stay revoked; a member that forgot what it voted for breaks any store unless a node that knows is there to
-// tell it (design note 0004).
-inline constexpr std::size_t kSwarmKinds = static_cast<std::size_t>(Fault::long_partition);
 
 std::string_view name_of(Fault fault);
 

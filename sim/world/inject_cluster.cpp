@@ -67,12 +67,7 @@ bool World::inject_cluster_fault(Fault fault, std::uint32_t node) {
             tasks_.after(outage() + milliseconds(random_.between(0, 8000)),
                          [this] { cut_between(false, false); });
             return true;
-        case Fault::long_partition:
-            // With two voters a wrong word lets both sides go on: declared split brain, the operator's to
-            // end. Hunts for mutants ask for it by name.
-            if (voters_ == Voters::two && options_.kinds.empty()) return false;
-            part_for_long();
-            return true;
+        case Fault::long_partition: part_for_long(); return true;
         case Fault::power_cut_at_commit:
             cut_at_commit_ = true;
             control_->set_late_commits(true);
@@ -100,8 +95,7 @@ bool World::inject_cluster_fault(Fault fault, std::uint32_t node) {
             tasks_.after(seconds(random_.between(30, 90)), [this] { poisoned_ = false; });
             return true;
         case Fault::store_image:
-            // only hunts ask for it
-            if (!hosts_[node].up() || options_.kinds.empty()) return false;
+            if (!hosts_[node].up()) return false;
             control_->take_store_image(node);
             tasks_.after(milliseconds(random_.between(5000, 20'000)), [this, node] {
                 if (healing_ || !hosts_[node].powered) return;

@@ -146,7 +146,7 @@ void Operator::look_after() {
     if (pull_plug_ && !moving_ && (careful_ || random_.chance(1, 20))) handover_ = true;
     if (handover_ || moving_) return move_guest(guest);
     const bool gave_up = guest.wish == GuestWish::running && !guest.placement &&
-                         (guest.restarts >= GuestRecord::kMaxRestarts || guest.host_losses >= 3);
+                         (guest.restarts >= GuestRecord::kMaxRestarts || guest.host_losses >= 2);
     if (gave_up) counters_.add("site.out_of_restarts");
     // Stopped by a stop whose second half was forgotten, or given up: by hand again.
     if ((gave_up && (careful_ || random_.chance(1, 20))) || guest.wish == GuestWish::stopped)

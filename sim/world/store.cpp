@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <utility>
 
+#include <fmt/format.h>
+
 #include "base/invariant.hpp"
 
 namespace gemel::sim {
@@ -208,6 +210,22 @@ std::optional<std::uint32_t> StoreModel::working_leader() const {
     return std::nullopt;
 }
 
+std::string StoreModel::text() const {
+    std::string out;
+    for (std::uint32_t node = 0; node < kNodes; ++node) {
+        const Process& process = processes_[node];
+        if (directories_[node] == nullptr) continue;
+        const StoreDirectory& mine = *directories_[node];
+        out += fmt::format("store of node{}: id {} {}{}{} term {} log {} committed {} members", node + 1,
+                           mine.member_id, alive(node) ? "runs" : "stopped", process.leader ? ", leads" : "",
+                           process.rejected ? ", rejected" : "", mine.term, mine.log.size(), mine.commit);
+        for (const StoreMember& member : mine.members)
+            out += fmt::format(" {}{}", member.id, member.learner ? "(learner)" : "");
+        out += "; ";
+    }
+    return out;
+}
+
 bool StoreModel::has_all(std::uint32_t node, std::uint32_t leader) const {
     return hear_each_other(leader, node) && directories_[node]->log == directories_[leader]->log;
 }
@@ -295,6 +313,7 @@ void StoreModel::elect(std::uint32_t node) {
         term = std::max(term, directories_[other]->term);
         if (!processes_[other].leader || confirm(other) < majority(*directories_[other])) continue;
         processes_[node].knows_leader = other;
+        processes_[node].met = true;
         processes_[node].heard = tasks_.now();
         return;
     }
@@ -306,6 +325,7 @@ void StoreModel::elect(std::uint32_t node) {
     for (const std::uint32_t other : votes) {
         directories_[other]->term = term + 1;
         processes_[other].knows_leader = best;
+        processes_[other].met = true;
         processes_[other].heard = tasks_.now();
     }
     Process& leader = processes_[best];
@@ -366,6 +386,7 @@ void StoreModel::replicate(std::uint32_t leader, std::uint32_t to) {
             Process& process = processes_[to];
             if (process.leader) step_down(to, true);
             process.knows_leader = leader;
+            process.met = true;
             process.heard = tasks_.now();
             // the part before `from` is the same: it was acknowledged in this term or compared before
             bool changed = false;
@@ -377,10 +398,12 @@ void StoreModel::replicate(std::uint32_t leader, std::uint32_t to) {
             for (std::size_t i = 0; i < tail.size(); ++i) {
                 const std::size_t at = from + i;
                 if (at < theirs.log.size() && theirs.log[at] == tail[i]) continue;
-                if (at < theirs.log.size()) {
-                    INVARIANT(at >= theirs.commit, "what is committed is never overwritten");
-                    theirs.log.resize(at);
+                // etcd panics: somebody voted who had forgotten what he voted for
+                if (at < theirs.commit) {
+                    counters_.add("store.member_panicked");
+                    return stop(to, false);
                 }
+                if (at < theirs.log.size()) theirs.log.resize(at);
                 theirs.log.push_back(tail[i]);
                 changed = true;
             }

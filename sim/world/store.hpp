@@ -84,6 +84,7 @@ class StoreModel {
     void start(std::uint32_t node);
     void stop(std::uint32_t node, bool power_cut);
     void pause(std::uint32_t node, bool paused);
+    bool served(std::uint32_t node) const { return processes_[node].met; }
     bool running(std::uint32_t node) const { return processes_[node].running; }
     bool has_directory(std::uint32_t node) const { return directories_[node] != nullptr; }
     void set_aside(std::uint32_t node);
@@ -119,6 +120,8 @@ class StoreModel {
     bool learner_ready(std::uint32_t node) const;
     // `node` runs, hears that leader, and has stored all that the leader has
     bool has_all(std::uint32_t node, std::uint32_t leader) const;
+    // for whoever reads why nothing was decided
+    std::string text() const;
     // the leader with a majority now, if there is one
     std::optional<std::uint32_t> working_leader() const;
 
@@ -151,6 +154,7 @@ class StoreModel {
         bool slow = false;
         bool leader = false;
         bool rejected = false;
+        bool met = false;  // a leader, since it was started: before that etcd serves nobody
         std::uint64_t life = 0;
         std::optional<std::uint32_t> knows_leader;
         Instant heard{0};                              // from its leader, or as leader from a majority

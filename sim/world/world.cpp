@@ -88,7 +88,7 @@ World::World(const SeedOptions& options, Counters& counters)
 TimingRecord World::timing() {
     TimingRecord timing;
     if (options_.script) return options_.script->timing;
-    if (random_.chance(1, 2)) timing.fence_bound_ms = voters_ == Voters::two ? 18'000 : 12'000;
+    if (random_.chance(1, 2)) timing.fence_bound_ms = voters_ == Voters::two ? 23'000 : 12'000;
     return timing;
 }
 

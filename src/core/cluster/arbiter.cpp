@@ -10,10 +10,6 @@ namespace gemel::cluster {
 namespace {
 
 constexpr Duration kFenceRetry = seconds(5);
-// An attempt begins in the beginning of a turn or not in that turn; it is over, and the two nodes' notions of
-// when the store was lost may differ by the rest, before the other one's turn begins (H2).
-constexpr Duration kTurnBegin = milliseconds(2500);
-constexpr Duration kTurnSkew = milliseconds(1500);
 
 const FenceDeviceRecord* device_for(const Tables& tables, const std::string& node) {
     for (const auto& [name, row] : tables.fence_devices) {
@@ -48,7 +44,7 @@ void Arbiter::reset(const std::string& why) {
     }
     prepared_ = false;
     proof_ = {};
-    accept_loss_ = refused_ = false;
+    accept_loss_ = refused_ = fenced_once_ = false;
     if (context_.store == StoreCondition::forcing) context_.store = StoreCondition::waiting;
     if (state_ != State::idle) move(State::idle, why);
     why_.clear();
@@ -238,6 +234,7 @@ Status Arbiter::start_alone() {
     }
     peer_ = *context_.other_voter();
     accept_loss_ = true;
+    fenced_once_ = false;
     not_before_ = {};
     if (proof_.kind == ProofKind::none)
         move(State::waiting_turn, "the operator accepts loss: fencing " + peer_);
@@ -334,6 +331,12 @@ void Arbiter::fenced(const FenceDone& done, Instant began, const Incarnation& li
     }
     if (!mutant("proof_not_voided") && !mutant("fence_any_incarnation") &&
         (peers_.lost_since(peer_) > began || life != lost_life())) {
+        // Ordered against a peer that answered all the while: it is off now, and an attempt that begins in
+        // its silence proves it. Once: who answers that one too is not the one that was switched off.
+        if (accept_loss_ && life == lost_life() && !std::exchange(fenced_once_, true)) {
+            not_before_ = context_.now + context_.suspicion();
+            return move(State::waiting_turn, peer_ + " answered until it was off: verifying that once more");
+        }
         return reset("the peer answered while it was fenced");
     }
     proof_ = {ProofKind::fence, life, peers_.lost_since(peer_), context_.now, proof_.device};

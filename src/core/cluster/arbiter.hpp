@@ -50,6 +50,13 @@ class Arbiter {
         activating
     };
 
+    // An attempt begins in the beginning of a turn or not in that turn; it is over, and the two nodes'
+    // notions of when the store was lost may differ by the rest, before the other one's turn begins (H2).
+    static constexpr Duration kTurnBegin = milliseconds(2500);
+    static constexpr Duration kTurnSkew = milliseconds(1500);
+    // What the turns add to two attempts, until the one whose turn is second has made its own.
+    static constexpr Duration kTurnsCost = kTurnBegin * 2 + kTurnSkew;
+
     Arbiter(Context& context, Peers& peers, Boot& boot) : context_(context), peers_(peers), boot_(boot) {}
     void evaluate();
     // Any message of the peer, before it is looked at.
@@ -101,7 +108,8 @@ class Arbiter {
     bool fence_running_ = false;
     bool prepared_ = false;
     bool accept_loss_ = false;
-    bool refused_ = false;  // the peer was asked to release and refused, or did not answer in time
+    bool fenced_once_ = false;  // by the operator's order, while the peer answered
+    bool refused_ = false;      // the peer was asked to release and refused, or did not answer in time
     OperationId ask_id_;
     LineageId new_lineage_;
 };

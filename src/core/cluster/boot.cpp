@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <utility>
 
+#include "core/cluster/volume_rules.hpp"
 #include "core/formats/records_json.hpp"
 
 namespace gemel::cluster {
 namespace {
 
-bool contains(const std::vector<LineageId>& list, const LineageId& id) {
+template <typename Id>
+bool contains(const std::vector<Id>& list, const Id& id) {
     return std::find(list.begin(), list.end(), id) != list.end();
 }
 
@@ -26,6 +28,7 @@ void Boot::move(State to, const std::string& why) {
 
 void Boot::facts(const BootFacts& facts) {
     facts_ = facts;
+    begun_nonce_ = facts.next_member_nonce;
     adopted_ = facts.store_running;
     if (adopted_) {
         move(State::starting, "adopted the running store member");
@@ -52,7 +55,28 @@ StoreClaim Boot::claim() const {
 
 bool Boot::nonce_known(const Uuid& committed) const {
     return committed.is_nil() || committed == facts_.member_nonce || committed == facts_.next_member_nonce ||
-           mutant("nonce_ignored");
+           committed == begun_nonce_ || mutant("nonce_ignored");
+}
+
+// Whoever knows a later life of this member proves that this directory is an old image, whatever else he has
+// not heard of: lives only follow one another. A renewal that was begun here may be that later life.
+bool Boot::outlived(const Uuid& known, const std::vector<Uuid>& former) const {
+    if (mutant("nonce_ignored") || facts_.member_nonce.is_nil()) return false;
+    const bool renewed = !facts_.next_member_nonce.is_nil() && facts_.next_member_nonce == known;
+    return !renewed && contains(former, facts_.member_nonce);
+}
+
+// Of a store of one or two voters nothing was ever decided without this member or without the other one: who
+// votes for an answer now has all of it, and so has this one by then. It may go on, under a new nonce.
+bool Boot::others_have_everything() const {
+    std::size_t voters = 0;
+    bool own = false;
+    for (const auto& member : context_.health.members) {
+        if (member.learner) continue;
+        ++voters;
+        own = own || member.name == context_.config.name;
+    }
+    return own && voters <= 2;
 }
 
 void Boot::heard(const std::string& from, const Heartbeat& heartbeat) {
@@ -61,6 +85,11 @@ void Boot::heard(const std::string& from, const Heartbeat& heartbeat) {
         set_aside("its member nonce is not the last committed one: lost or restored disk");
         return;
     }
+    const bool looking = (state_ == State::choosing || state_ == State::starting || state_ == State::asking ||
+                          state_ == State::registering) &&
+                         facts_.store_present && !adopted_ && !joined_ && !vouched_;
+    if (looking && outlived(heartbeat.your_nonce, heartbeat.your_former_nonces))
+        return set_aside(from + " knows a later life of this member: lost or restored disk");
     const LineageId mine = context_.latest.lineage_id();
     if (!mine.is_nil() && heartbeat.store.lineage == mine) {
         auto& [revision, at] = claims_[from];
@@ -129,10 +158,18 @@ void Boot::choose() {
         somebody_has_one =
             somebody_has_one || !claim.lineage.is_nil() || (claim.present && !claim.member_nonce.is_nil());
     }
-    const bool looked = everybody || context_.now - since_ >= context_.suspicion() * 2;
+    const bool patience_over = context_.now - since_ >= context_.suspicion() * 2;
     if (facts_.store_present) {
-        if (looked) start_store();
-        return;
+        ask_members();
+        if (state_ != State::choosing || !((everybody && asked_.empty()) || patience_over)) return;
+        const bool somebody = members_told_ || std::ranges::any_of(peers_.all(), [](const auto& peer) {
+                                  return peer.second.heartbeat.number != 0;
+                              });
+        if (!somebody && !peers_.all().empty())
+            context_.event("warning", "store.unasked", "store",
+                           "nobody answers who could tell whether this node's store is an old image");
+        asked_.clear();
+        return start_store();
     }
     if (somebody_has_one) {
         prepare_joining("no store on this disk: waiting to be added by the node that has one");
@@ -140,6 +177,34 @@ void Boot::choose() {
         start_store();
     }
     // Otherwise wait: this may be a lost disk, and the node that knows is not there.
+}
+
+// A witness has no clusterd, and a node's may be away: their members tell what they have applied. Only where
+// a majority can do without this member, or with it and without the one that knows.
+void Boot::ask_members() {
+    if (std::exchange(asking_members_, true) || !context_.config.voter ||
+        context_.config.initial_voters.size() < 3)
+        return;
+    for (const auto& voter : context_.config.initial_voters) {
+        if (voter.name == context_.config.name) continue;
+        const Tag tag = context_.tag();
+        asked_[tag] = voter.name;
+        context_.emit(StoreRead{tag, {keys::node(context_.config.name)}, true, true, voter.name});
+    }
+}
+
+bool Boot::read_done(const ReadDone& done) {
+    const auto asked = asked_.extract(done.tag);
+    if (asked.empty()) return false;
+    members_told_ = members_told_ || done.ok;
+    for (const auto& value : done.values) {
+        if (!done.ok || state_ != State::choosing || value.key != keys::node(context_.config.name)) continue;
+        const auto record = decode<NodeRecord>(value.value);
+        if (record && outlived(record->member_nonce, record->former_nonces))
+            set_aside("the member of " + asked.mapped() +
+                      " knows a later life of this one: lost or restored disk");
+    }
+    return true;
 }
 
 bool Boot::bootstrap() {
@@ -280,13 +345,21 @@ void Boot::register_life() {
         context_.acting = true;
         return;
     }
-    if (own != context_.gated.nodes.end() && !adopted_ && !joined_ &&
+    if (own != context_.gated.nodes.end() && !adopted_ && !joined_ && !vouched_ &&
         !nonce_known(own->second.record.member_nonce)) {
-        set_aside("its member nonce is not the committed one: lost or restored disk");
-        return;
+        if (context_.health_at <= since_) return;  // what etcd's members are is asked after the answer
+        if (!others_have_everything())
+            return set_aside("its member nonce is not the committed one: lost or restored disk");
+        context_.event("warning", "store.old-image", "store",
+                       "it was started from an old image; the other voter had everything that was decided");
+        vouched_ = true;
     }
     registration_running_ = true;
     if (!context_.config.voter || (adopted_ && !facts_.member_nonce.is_nil())) return commit_registration();
+    // A renewal that an earlier process began has landed: it is the present one, and not to be forgotten.
+    if (own != context_.gated.nodes.end() && !begun_nonce_.is_nil() &&
+        own->second.record.member_nonce == begun_nonce_)
+        facts_.member_nonce = begun_nonce_;
     const auto [high, low] = context_.random();
     facts_.next_member_nonce = Uuid::from_random(high, low);
     context_.store_command(WriteMemberNonce{facts_.member_nonce, facts_.next_member_nonce},
@@ -315,7 +388,7 @@ void Boot::commit_registration() {
     record.control = context_.config.control;
     record.links = context_.config.links;
     record.incarnation = context_.config.incarnation;
-    if (!facts_.next_member_nonce.is_nil()) record.member_nonce = facts_.next_member_nonce;
+    if (!facts_.next_member_nonce.is_nil()) renew_nonce(record, facts_.next_member_nonce);
     record.version = context_.config.version;
     record.memory_bytes = context_.config.memory_bytes;
     record.feature_level = kFeatureLevel;
@@ -350,7 +423,7 @@ void Boot::set_aside(const std::string& reason) {
         }
         facts_.store_present = false;
         own_disk_.reset();
-        adopted_ = joined_ = false;
+        adopted_ = joined_ = vouched_ = false;
         context_.latest = {};
         context_.gated = {};
         context_.tables_live = false;

@@ -41,6 +41,8 @@ class Boot {
     // What our own member's directory holds, quorum or not; empty: nothing yet.
     void own_disk(const std::optional<Row<LineageRecord>>& lineage);
     bool wants_own_disk() const;
+    // true: it was the answer to a question of this part
+    bool read_done(const ReadDone& done);
     void join_offer(const JoinOffer& offer);
     // After every input. May set context.acting and context.store.
     void evaluate();
@@ -64,6 +66,9 @@ class Boot {
   private:
     void move(State to, const std::string& why);
     void choose();
+    void ask_members();
+    bool outlived(const Uuid& known, const std::vector<Uuid>& former) const;
+    bool others_have_everything() const;
     void prepare_joining(const std::string& why);
     void start_store();
     void restart_store();
@@ -86,7 +91,12 @@ class Boot {
     Instant since_;
     bool adopted_ = false;
     bool joined_ =
-        false;  // this member was added by a committed change in this life: its nonce is new by right
+        false;          // this member was added by a committed change in this life: its nonce is new by right
+    Uuid begun_nonce_;  // a renewal that an earlier process began: it may have landed
+    bool vouched_ = false;  // started from an old image that does no harm (others_have_everything())
+    bool asking_members_ = false;
+    std::map<Tag, std::string> asked_;  // members that were asked before ours is started
+    bool members_told_ = false;
     bool command_running_ = false;
     Instant started_at_;  // when the last start of the member was reported done
     Instant restart_at_;  // a member that ended is not started again before

@@ -1,5 +1,6 @@
 #include "core/cluster/context.hpp"
 
+#include <algorithm>
 #include <array>
 
 #include "core/formats/records_json.hpp"
@@ -21,6 +22,13 @@ void Context::event(const std::string& severity, const std::string& kind, const 
     constexpr std::size_t kMaxUnsaved = 256;
     if (unsaved_events.size() >= kMaxUnsaved) unsaved_events.pop_front();
     unsaved_events.push_back({severity, kind, object, config.name, message, wall_ms});
+}
+
+bool Context::removed_witness(const ClusterRecord& cluster, const VoterRecord& voter) const {
+    if (!voter.witness || cluster.removing_voter != voter.name || health.members.empty()) return false;
+    return std::ranges::none_of(health.members, [&voter](const StoreMemberView& member) {
+        return member.name == voter.name || member.peer_url == voter.peer_url;
+    });
 }
 
 std::size_t Context::voter_count() const {

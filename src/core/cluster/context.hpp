@@ -130,10 +130,14 @@ class Context {
     template <typename Visit>
     void each_voter(Visit&& visit) const {
         const auto& row = gated.cluster ? gated.cluster : latest.cluster;
-        for (const auto& voter : row ? row->record.voters : config.initial_voters) visit(voter);
+        for (const auto& voter : row ? row->record.voters : config.initial_voters)
+            if (!row || !removed_witness(row->record, voter)) visit(voter);
         for (const auto& known : config.initial_voters)
             if (row && known.name == row->record.adding_voter) visit(known);
     }
+    // Being removed, and etcd has done so already: who dies now leaves one of two voters, whatever the record
+    // says, and nobody could change it any more.
+    bool removed_witness(const ClusterRecord& cluster, const VoterRecord& voter) const;
     std::size_t voter_count() const;
     // the other voter where there are exactly two and both are nodes
     std::optional<std::string> other_voter() const;

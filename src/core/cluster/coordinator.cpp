@@ -78,6 +78,7 @@ void Coordinator::evaluate() {
     if (committing_ != 0 || context_.gated.revision < plan_after_) return;
     std::erase_if(asks_, [&](const auto& one) { return peers_.alive(one.first); });
     confirm_downs();
+    withdraw_requests();
     settle();
     if (committing_ != 0) return;
     context_.blocked.clear();
@@ -319,7 +320,13 @@ void Coordinator::fenced(const std::string& node, const Incarnation& life, const
                        record.fence.incarnation == life) ||
                       mutant("fence_any_incarnation");
     const auto* peer = peers_.find(node);
-    const bool heard_since = peer != nullptr && peer->heard_ever && peer->last_heard > began;
+    // It was silent when the attempt began, its blockd too: a session of that life that changed since came
+    // up.
+    const auto session = context_.sessions.find(node);
+    const bool session_since = session != context_.sessions.end() && session->second.incarnation == life &&
+                               session->second.changed > began;
+    const bool heard_since =
+        session_since || (peer != nullptr && peer->heard_ever && peer->last_heard > began);
     if (!same || (heard_since && !mutant("proof_not_voided") && !mutant("fence_any_incarnation"))) {
         context_.event("warning", "node.fence-void", "node/" + node,
                        "it answered meanwhile: the fence proves nothing");
@@ -365,6 +372,29 @@ void Coordinator::run_power_ons() {
             if (done.outcome == FenceOutcome::failed || done.outcome == FenceOutcome::timed_out) {
                 context_.event("error", "node.power-on-failed", "node/" + node, done.detail);
             }
+        });
+    }
+}
+
+// A life that was to be fenced answers again: at its next silence it is requested anew, so that whoever
+// coordinates then has looked at the volumes as they are then (H11).
+void Coordinator::withdraw_requests() {
+    for (const auto& [name, row] : context_.gated.nodes) {
+        const auto& fence = row.record.fence;
+        const auto* peer = peers_.find(name);
+        const bool stands = fence.state == FenceState::requested && fence.device != "operator";
+        if (!stands || peer == nullptr || peer->incarnation != fence.incarnation ||
+            !peers_.clusterd_alive(name) || fences_[name].running || committing_ != 0)
+            continue;
+        NodeRecord next = row.record;
+        next.fence.state = FenceState::none;
+        Txn txn;
+        context_.reads(txn, keys::node(name), row);
+        txn.puts.push_back({keys::node(name), encode(next), 0});
+        commit(std::move(txn), [this, name = name](const JobResult& result) {
+            if (result.committed)
+                context_.event("info", "node.fence-withdrawn", "node/" + name,
+                               "answers again: it is not fenced any more");
         });
     }
 }

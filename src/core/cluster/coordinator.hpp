@@ -59,6 +59,7 @@ class Coordinator {
     void power_on(const PowerOnVictim& step);
     void run_power_ons();
     void confirm_downs();
+    void withdraw_requests();
     void settle();
     bool revoke(const std::string& node);
     void commit(Txn txn, Context::Committed callback);

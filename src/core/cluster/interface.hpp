@@ -205,6 +205,9 @@ struct StoreRead {  // linearizable read of these prefixes (or exact keys when e
     // true: whatever our own member has on its disk, without asking others: not a table (rule 2), but what a
     // claim about our store is made of, and what an operator may force
     bool serializable = false;
+    // with `serializable`: whatever that other voter's member has applied, quorum or not; one attempt, a
+    // second or so. Never a table either.
+    std::string member{};
 };
 // A new TableSnapshot is wanted, and the watch from there: the store under this node has changed.
 struct ReadTables {};

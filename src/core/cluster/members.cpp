@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/cluster/volume_rules.hpp"
 #include "core/formats/records_json.hpp"
 
 namespace gemel::cluster {
@@ -134,7 +135,7 @@ bool Members::vouch(const std::string& name, const Uuid& nonce) {
     const auto row = context_.gated.nodes.find(name);
     if (row == context_.gated.nodes.end() || row->second.record.member_nonce == nonce) return true;
     NodeRecord next = row->second.record;
-    next.member_nonce = nonce;
+    renew_nonce(next, nonce);
     Txn txn;
     context_.reads(txn, keys::node(name), row->second);
     txn.puts.push_back({keys::node(name), encode(next), 0});

@@ -88,7 +88,7 @@ void ClusterNode::Impl::handle(const TxnDone& in) {
     context.queue.txn_done(context.now, in, *context.outputs);
 }
 void ClusterNode::Impl::handle(const ReadDone& in) {
-    if (context.queue.read_done(context.now, in, *context.outputs)) return;
+    if (context.queue.read_done(context.now, in, *context.outputs) || boot.read_done(in)) return;
     if (in.tag == stale_tag_ && stale_tag_ != 0) {
         stale_tag_ = 0;
         const bool useful =

@@ -124,11 +124,12 @@ std::optional<Status> Operations::begin_without_store(const ApiCommand& command,
 }
 
 // A fence that ends after the bound proves nothing; without a witness the side whose turn is second waits for
-// the other's attempt and two seconds more before its own (design note 0004).
+// the other's turn before its own, which may begin late in it (design note 0004).
 Status Operations::fence_in_time(const FenceDeviceRecord& device) const {
     const auto& timing = context_.timing();
     const bool two = context_.voter_count() <= 2;
-    const std::uint32_t before = timing.suspicion_ms + timing.ask_ms + (two ? 2000 : 0);
+    constexpr auto turns_ms = static_cast<std::uint32_t>(Arbiter::kTurnsCost.milliseconds());
+    const std::uint32_t before = timing.suspicion_ms + timing.ask_ms + (two ? turns_ms : 0);
     const std::uint32_t left = timing.fence_bound_ms > before ? timing.fence_bound_ms - before : 0;
     const std::uint32_t longest = two ? left / 2 : left;
     if (device.timeout_ms <= longest) return {};

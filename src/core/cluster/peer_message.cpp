@@ -31,6 +31,8 @@ void fields(V& v, T& r) {
     v("heard", r.heard);
     v("store", r.store);
     v("committed_nonces", r.committed_nonces);
+    v("your_nonce", r.your_nonce);
+    v("your_former_nonces", r.your_former_nonces);
     v("weight", r.weight);
     v("acting", r.acting);
     v("wants_to_join", r.wants_to_join);

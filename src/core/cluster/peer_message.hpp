@@ -47,8 +47,12 @@ struct Heartbeat {
     std::map<std::string, std::uint64_t> heard;  // path -> newest number received from the addressee on it
     StoreClaim store;
     std::map<std::string, Uuid> committed_nonces;  // node -> member nonce in the sender's tables (vouching)
-    std::uint32_t weight = 0;                      // weighted guests running there
-    bool acting = false;                           // has rejoined: registered, boot check passed
+    // What the sender's own tables, however old, say of the addressee's member while that one is not acting:
+    // enough to know an old image, not enough to vouch.
+    Uuid your_nonce;
+    std::vector<Uuid> your_former_nonces;
+    std::uint32_t weight = 0;    // weighted guests running there
+    bool acting = false;         // has rejoined: registered, boot check passed
     bool wants_to_join = false;  // its store is set aside or missing: waits to be added as a learner
     HostResources resources;
     bool operator==(const Heartbeat&) const = default;

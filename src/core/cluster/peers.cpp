@@ -129,6 +129,13 @@ void Peers::send_heartbeats(const StoreClaim& claim, bool wants_to_join, std::ui
         for (const auto& [path, seen] : peer.paths) {
             if (context_.now - seen.at <= context_.suspicion()) heartbeat.heard[path] = seen.number;
         }
+        heartbeat.your_nonce = {};
+        heartbeat.your_former_nonces.clear();
+        const auto row = context_.latest.nodes.find(name);
+        if (row != context_.latest.nodes.end() && !peer.heartbeat.acting) {
+            heartbeat.your_nonce = row->second.record.member_nonce;
+            heartbeat.your_former_nonces = row->second.record.former_nonces;
+        }
         send(name, heartbeat);
     }
 }

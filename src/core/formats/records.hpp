@@ -113,6 +113,10 @@ struct NodeRecord {
     std::map<std::string, std::string> links;  // link name -> address:port of blockd
     Incarnation incarnation;  // the life that registered last; a node does nothing before this is its own
     Uuid member_nonce;        // of its store member's data directory; renewed at each start
+    // The ones before it, newest first. A directory that still has one of these is an old image, whoever
+    // says so and however old his own knowledge is (H8, H39).
+    std::vector<Uuid> former_nonces;
+    static constexpr std::size_t kMaxFormerNonces = 16;
     NodeState state = NodeState::member;
     Incarnation left_incarnation;  // the life that left cleanly (nil: none)
     FenceRecord fence;

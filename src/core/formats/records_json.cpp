@@ -141,6 +141,7 @@ void fields(V& v, T& r) {
     v("links", r.links);
     v("incarnation", r.incarnation);
     v("member_nonce", r.member_nonce);
+    v("former_nonces", r.former_nonces);
     v("state", r.state);
     v("left_incarnation", r.left_incarnation);
     v("fence", r.fence);

@@ -11,8 +11,9 @@ namespace {
 
 using namespace cluster;  // the planner speaks the control plane's words
 
-constexpr std::uint32_t kMaxHostLosses =
-    3;  // a guest that ended that many hosts is started by an operator only
+// A guest that ended that many hosts is started by an operator only: the first may be chance, and a pair has
+// two.
+constexpr std::uint32_t kMaxHostLosses = 2;
 
 class Planner {
   public:

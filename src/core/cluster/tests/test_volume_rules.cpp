@@ -60,5 +60,18 @@ TEST(RestartFrom, AReplicaAtTheRecordsGenerationKeepsEverything) {
     EXPECT_EQ(ack_set(volume), std::vector<std::string>{"node1"});
 }
 
+// H39: what a member was before stays known, newest first, so that an old image is told from the newest one.
+TEST(NodeRules, FormerNoncesAreRemembered) {
+    NodeRecord node;
+    renew_nonce(node, Uuid::from_random(1, 1));
+    EXPECT_TRUE(node.former_nonces.empty()) << "the first one follows nothing";
+    renew_nonce(node, Uuid::from_random(1, 1));
+    EXPECT_TRUE(node.former_nonces.empty()) << "repeated, it is no new one";
+    for (std::uint64_t i = 2; i <= 40; ++i) renew_nonce(node, Uuid::from_random(i, i));
+    EXPECT_EQ(node.member_nonce, Uuid::from_random(40, 40));
+    ASSERT_EQ(node.former_nonces.size(), NodeRecord::kMaxFormerNonces);
+    EXPECT_EQ(node.former_nonces.front(), Uuid::from_random(39, 39));
+}
+
 }  // namespace
 }  // namespace gemel::cluster

@@ -223,7 +223,9 @@ TEST(Planner, C10Bounds) {
     EXPECT_TRUE(nothing(b.plan()));
     b.input.retry_not_before["web1"] = b.input.now;
     EXPECT_NE(only<GrantGuest>(b.plan()), nullptr);
-    b.guest().host_losses = 3;
+    b.guest().host_losses = 1;
+    EXPECT_NE(only<GrantGuest>(b.plan()), nullptr) << "one host may be lost by chance";
+    b.guest().host_losses = 2;
     EXPECT_TRUE(nothing(b.plan()));
 }
 

@@ -461,6 +461,13 @@ class World {
     }
     void run(Host& h, const StoreRead& out) {
         if (h.reads_fail) return reply(h, ReadDone{out.tag, false, now_, 0, {}}, milliseconds(500));
+        if (!out.member.empty()) {
+            const bool there = h.store_cut ? false : member_up(out.member);
+            const auto at = hosts_.find(out.member);
+            const auto group = at == hosts_.end() ? first_ : at->second.group;
+            if (there && group != nullptr) return reply(h, group->store.read(out, now_), milliseconds(5));
+            return reply(h, ReadDone{out.tag, false, now_, 0, {}}, milliseconds(500));
+        }
         // One that does not run is read from a copy.
         const bool readable = out.serializable ? h.group != nullptr : quorate(h);
         const Duration after = out.serializable ? own_read_takes : milliseconds(5);
