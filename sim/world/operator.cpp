@@ -143,7 +143,7 @@ void Operator::look_after() {
     for (const auto& replica : record.replicas)
         pull_plug_ =
             pull_plug_ || (record.owner && replica.node == record.owner->node && !replica.in_ack_set);
-    if (pull_plug_ && !moving_ && (careful_ || random_.chance(1, 20))) handover_ = true;
+    if (pull_plug_ && guest.placement && !moving_ && (careful_ || random_.chance(1, 20))) handover_ = true;
     if (handover_ || moving_) return move_guest(guest);
     const bool gave_up = guest.wish == GuestWish::running && !guest.placement &&
                          (guest.restarts >= GuestRecord::kMaxRestarts || guest.host_losses >= 2);
