@@ -401,16 +401,28 @@ void Disk::restore(const Image& image) {
     read_errors_ = 0;
 }
 
+bool Disk::changes_stable(const Change& change, std::span<const Stamp> stamps) const {
+    for (std::size_t i = 0; i < stamps.size(); ++i) {
+        if (stable_.data.get(change.offset / kSectorBytes + i) != stamps[i]) return true;
+    }
+    return stamps.empty();
+}
+
 bool Disk::unstable_in(std::uint64_t offset, std::uint64_t length) const {
     const auto meets = [&](const Change& change) {
         return !change.metadata && change.offset < offset + length && offset < change.offset + change.length;
     };
     for (std::size_t i = log_start_; i < log_.size(); ++i) {
-        if (!log_[i].gone && meets(log_[i])) return true;
+        if (!log_[i].gone && meets(log_[i]) && changes_stable(log_[i], log_[i].stamps)) return true;
     }
     return std::ranges::any_of(operations_, [&](const Operation& operation) {
         const bool writes = operation.kind == Kind::write || operation.kind == Kind::zero;
-        return operation.active && writes && meets(operation.change);
+        if (!operation.active || !writes || !meets(operation.change)) return false;
+        const bool known = operation.kind == Kind::write && payloads_.alive(operation.payload);
+        return !known ||
+               changes_stable(
+                   operation.change,
+                   payloads_.stamps(operation.payload.handle).first(operation.change.length / kSectorBytes));
     });
 }
 

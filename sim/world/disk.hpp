@@ -87,7 +87,9 @@ class Disk final : public EventSink {
     Image copy_of_stable() const { return stable_; }
     void restore(const Image& image);  // while the host is off: an old image, or another's
     std::uint64_t unstable_writes() const { return log_.size() - log_start_; }
-    // a data write in that range is in flight, or landed and is not stable
+    // A data write in that range is in flight, or landed and is not stable, and would change what is: a block
+    // that cannot be read is rewritten with the bytes it had (seed 41315), and whether that lands is the
+    // same.
     bool unstable_in(std::uint64_t offset, std::uint64_t length) const;
     // raised whenever the stable metadata changes
     std::uint64_t stable_metadata_version() const { return stable_metadata_version_; }
@@ -121,6 +123,7 @@ class Disk final : public EventSink {
         std::uint32_t life = 0;
     };
 
+    bool changes_stable(const Change& change, std::span<const Stamp> stamps) const;
     std::uint32_t start(Kind kind, std::uint64_t process, std::uint64_t tag, std::uint64_t offset,
                         std::uint64_t length);
     void schedule(std::uint32_t index);
