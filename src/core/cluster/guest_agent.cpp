@@ -280,7 +280,9 @@ bool GuestAgent::lease_revoked(const PlacementRecord& placement) const {
 // A disk that cannot be served here any more in this epoch, while a copy is current elsewhere (0001, "Local
 // disk"). The replica here has failed and left the ack set, and this guest is not served over the network:
 // blockd's process is another than the one that served it, or the other node rebooted with something answered
-// and not flushed. Or blockd cannot attach the replica at all, which is not known at once.
+// and not flushed. Or it counts still, but failed before that could be committed, and the processes that
+// follow find that the other copy must go on. Or blockd cannot attach the replica at all, which is not known
+// at once.
 std::string GuestAgent::disk_lost(Run& run) const {
     bool unattached = false;
     std::string lost;
@@ -301,7 +303,7 @@ std::string GuestAgent::disk_lost(Run& run) const {
         }
         const replication::View& view = facts->second.view;
         const bool served = view.role == replication::Role::primary && view.epoch == epoch;
-        if (!counts && (!served || view.frozen == replication::FreezeReason::disk_lost)) lost = name;
+        if ((!counts && !served) || view.frozen == replication::FreezeReason::disk_lost) lost = name;
     }
     if (!unattached) {
         run.unattached_since.reset();

@@ -205,7 +205,8 @@ void Authority::demote() {
 // ---- freeze
 
 FreezeReason Authority::frozen() const {
-    if (role_ != Role::primary) return FreezeReason::not_primary;
+    if (role_ != Role::primary)
+        return copy_is_elsewhere() ? FreezeReason::disk_lost : FreezeReason::not_primary;
     if (core_.local_failed() && !over_network()) return FreezeReason::local_failed;
     if (over_network() && core_.front.disk_lost()) return FreezeReason::disk_lost;
     if (!core_.lease.valid()) return FreezeReason::lease_lapsed;
@@ -214,6 +215,13 @@ FreezeReason Authority::frozen() const {
     }
     if (over_network()) return FreezeReason::none;
     return current() ? FreezeReason::none : FreezeReason::metadata;
+}
+
+// The owner of this life, whose process is another than the one whose disk failed: both compared, and the
+// peer must go on. Only who owns may say so to the store while the owner's node lives, and this one cannot
+// serve.
+bool Authority::copy_is_elsewhere() const {
+    return owned_epoch() != 0 && core_.session.must_be_left();
 }
 
 bool Authority::may_acknowledge() const {

@@ -33,6 +33,7 @@ class Authority {
         if (proven_down_ == incarnation) proven_down_.reset();
     }
     void pump();
+    bool copy_is_elsewhere() const;
     // this process will never attach
     void pump_unattached();
 

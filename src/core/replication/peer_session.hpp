@@ -59,6 +59,7 @@ class PeerSession {
         return up() && peer_state_ && peer_state_->state == ReplicaState::failed;
     }
     bool must_leave_first() const { return agreed_ == Verdict::leave_then_source; }
+    bool must_be_left() const { return agreed_ == Verdict::leave_then_target; }
     bool named_source() const;
     bool met_peer() const { return !known_process_.is_nil(); }
     bool handshake_overdue() const { return phase_ == Phase::exchanging && core_now() >= overdue_at_; }

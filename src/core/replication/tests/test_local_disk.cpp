@@ -332,6 +332,43 @@ TEST_P(LocalDisk, a_replica_that_cannot_be_attached_gives_back_its_own_lease_onl
     }
 }
 
+// The owner's disk failed, nobody could commit that, and its process is another one now: the other copy must
+// go on, but while the owner's node lives nobody proposes that. The lease is given back (seeds 1925 and
+// 3786).
+TEST_P(LocalDisk, a_failure_that_was_never_committed_gives_the_lease_back) {  // D1, C12
+    const auto p = healthy(GetParam());
+    p->write(0, 8);
+    p->settle();
+    p->store_writable = false;
+    p->node(0).disk.fail_writes = true;
+    p->write(0, 16);
+    p->settle(milliseconds(200));
+    ASSERT_EQ(p->view(0).frozen, FreezeReason::local_failed);
+    p->node(0).disk.fail_writes = false;
+    p->disconnect();
+    for (int process = 0; process < 2; ++process) {
+        p->kill(0);
+        p->start(0);
+        p->settle();
+        p->tell_all();
+    }
+    p->store_writable = true;
+    p->connect();
+    p->settle(seconds(5));
+    EXPECT_TRUE(noticed(*p, 1, "leave-then-source"));
+    EXPECT_EQ(p->view(0).frozen, FreezeReason::disk_lost);
+    EXPECT_EQ(p->view(0).role, Role::secondary);
+    EXPECT_TRUE(p->both_in_ack_set());
+    p->step(0, RefuseEpoch{p->store.record.epoch});
+    p->settle(seconds(1));
+    EXPECT_EQ(p->node(0).refused, p->store.record.epoch);
+    p->grant(1);
+    p->settle(seconds(5));
+    EXPECT_EQ(p->view(1).frozen, FreezeReason::none);
+    EXPECT_TRUE(p->both_in_ack_set());
+    EXPECT_TRUE(p->equal());
+}
+
 // Both booted anew and one's disk fails before they have compared: the other may not know that on its own,
 // and it must not wait for ever for a node that answers.
 TEST_P(LocalDisk, a_disk_that_failed_before_the_first_handshake_leaves_by_the_others_proposal) {
