@@ -182,7 +182,7 @@ bool World::inject_network_fault(Fault fault, std::uint32_t node) {
 }
 
 void World::restore_old_image(std::uint32_t node) {
-    if (hosts_[node].powered || !old_images_[node]) return;
+    if (hosts_[node].powered || !old_images_[node]) return;  // a later one may still find it
     OldImage& old = *old_images_[node];
     // within one generation an old image cannot be told from the newest one by anybody: a stated limit
     const bool tellable = old.replica == replicas_[node] &&
@@ -191,6 +191,7 @@ void World::restore_old_image(std::uint32_t node) {
     if (!tellable) return;
     counters_.add("site.old_image_restored");
     disks_[node]->restore(old.image);
+    old_images_[node].reset();
 }
 
 bool World::inject_disk_fault(Fault fault, std::uint32_t node) {
@@ -222,15 +223,16 @@ bool World::inject_disk_fault(Fault fault, std::uint32_t node) {
             return true;
         case Fault::misdirected_metadata: faults.misdirect_next = true; return true;
         case Fault::old_image:
+            node = 1 - owner_or_random();  // the owner's leave needs a proof, the peer's a few seconds
             if (!hosts_[node].powered) return false;
             if (!old_images_[node] || old_images_[node]->replica != replicas_[node]) {
                 take_image(node);
                 return true;
             }
             power_off(node);
+            network_.set_bmc(node, false);  // somebody works on it: nobody else switches it on
             tasks_.after(milliseconds(random_.between(6000, 20'000)), [this, node] {
                 restore_old_image(node);
-                old_images_[node].reset();
                 power_on(node);
             });
             return true;
