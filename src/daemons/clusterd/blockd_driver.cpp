@@ -243,10 +243,17 @@ void BlockdDriver::send_record(const VolumeId& id) {
     const Volume& volume = volumes_[id];
     if (!volume.record) return;
     request({{"do", "record"}, {"volume", volume.name}, {"committed", ipc::encode_committed(*volume.record)}},
-            kShort, [name = volume.name](const Result<json>& answer) {
-                if (!answer)
+            kShort, [this, id, name = volume.name](const Result<json>& answer) {
+                if (answer) return;
+                const auto known = volumes_.find(id);
+                const bool gone = answer.error().code == ErrorCode::not_found && known != volumes_.end();
+                if (!gone || known->second.detaching) {
                     log::warning(fmt::format("blockd did not take the record of {}: {}", name,
                                              answer.error().message));
+                    return;
+                }
+                known->second.attached = false;
+                attach(id);
             });
 }
 
@@ -379,9 +386,12 @@ void BlockdDriver::handle(const cluster::BlockdSetAside& order) {
     }
     const std::string path = settings_.volume_path(mine->pool, order.record.name);
     const std::string kept = path + ".aside-" + order.old.to_string().substr(0, 8);
+    // Until it is detached, what blockd says of it is about the replica that goes.
     volumes_[order.record.id].attached = false;
+    volumes_[order.record.id].detaching = true;
     request({{"do", "detach"}, {"volume", order.record.name}}, kLong,
             [this, order, path, kept](const Result<json>& detached) {
+                volumes_[order.record.id].detaching = false;
                 if (!detached && detached.error().code != ErrorCode::not_found) {
                     done(order.tag, detached);
                     return;
