@@ -20,7 +20,7 @@ enum class TagKind : std::uint8_t {
     chunk_hash,  // resync source
     chunk_read,
     chunk_restore,  // what was read, written back
-    peer_fetch,  // data the peer reads from here
+    peer_fetch,     // data the peer reads from here
 };
 
 constexpr std::uint64_t make_tag(TagKind kind, std::uint64_t index) {
