@@ -273,6 +273,28 @@ void h36(Stage& s) {
     s.end();
 }
 
+void h36_bound(Stage& s) {
+    Cluster c(s);
+    const auto early = s.written(10);
+    s.finish(s.flush());
+    c.power_cut_with_bmc(0);
+    s.run(seconds(90));
+    s.say("The bound of a proof is long over when node1's BMC answers again.");
+    s.world().network().set_bmc(0, true);
+    s.run(seconds(60));
+    s.check("node2 fences nobody any more, forces nothing, starts nothing",
+            c.fenced(0) == 0 && c.forcings() == 0 && c.starts(1) == 0);
+    c.show_status(1);
+    s.check("status says what proves it now", c.says(1, "node confirm-down node1"));
+    const auto word = c.ask(1, cluster::ConfirmDown{"node1", "node1"}, "node confirm-down node1");
+    s.check("the operator's word is taken", word.accepted);
+    s.until_served_by(1);
+    s.power_on(0);
+    s.until_converged();
+    s.check("and both have what was flushed", s.shows(0, early) && s.shows(1, early));
+    s.end();
+}
+
 }  // namespace
 
 void add_two_voters(std::vector<Scenario>& all) {
@@ -299,6 +321,8 @@ void add_two_voters(std::vector<Scenario>& all) {
                    "The release counts: else one has no store and the other no quorum.", h35_late, two});
     all.push_back({"H36", "A node sleeps through its peer's takeover and death.",
                    "Its standing ended with the pause.", h36, two});
+    all.push_back({"H36-bound", "The lost node's BMC answers when the bound of a proof is over.",
+                   "Only the operator's word proves it then.", h36_bound, two});
 }
 
 }  // namespace gemel::sim
