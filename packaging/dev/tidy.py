@@ -10,7 +10,6 @@ import pathlib
 import shlex
 import subprocess
 import sys
-import threading
 import time
 
 TIDY, CLANG = "clang-tidy-19", "clang++-19"
@@ -67,19 +66,18 @@ def main() -> int:
     for unit in strangers:
         print(f"{unit}: error: it belongs to no target, so nothing compiles it: add it to its CMakeLists.txt or delete it")
     units = [unit for unit in units if unit not in strangers]
-    lock, done, bad = threading.Lock(), 0, len(strangers)
+    done, bad = 0, len(strangers)
     started = time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         waiting = {pool.submit(look, unit, known[str(options.root / unit)], options, rules): unit for unit in units}
         for future in concurrent.futures.as_completed(waiting):
             found = future.result()
-            with lock:
-                done += 1
-                if found:
-                    bad += 1
-                    print(found, end="", flush=True)
-                if found or done % 10 == 0 or done == len(units):
-                    print(f"  {done} of {len(units)} units, {bad} with findings, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+            done += 1
+            if found:
+                bad += 1
+                print(found, end="", flush=True)
+            if found or done % 10 == 0 or done == len(units):
+                print(f"  {done} of {len(units)} units, {bad} with findings, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
     return 1 if bad else 0
 
 

@@ -145,8 +145,9 @@ void Operator::look_after() {
             pull_plug_ || (record.owner && replica.node == record.owner->node && !replica.in_ack_set);
     if (pull_plug_ && guest.placement && !moving_ && (careful_ || random_.chance(1, 20))) handover_ = true;
     if (handover_ || moving_) return move_guest(guest);
-    const bool gave_up = guest.wish == GuestWish::running && !guest.placement &&
-                         (guest.restarts >= GuestRecord::kMaxRestarts || guest.host_losses >= 2);
+    const bool gave_up =
+        guest.wish == GuestWish::running && !guest.placement &&
+        (guest.restarts >= GuestRecord::kMaxRestarts || guest.host_losses >= GuestRecord::kMaxHostLosses);
     if (gave_up) counters_.add("site.out_of_restarts");
     // Stopped by a stop whose second half was forgotten, or given up: by hand again.
     if ((gave_up && (careful_ || random_.chance(1, 20))) || guest.wish == GuestWish::stopped)

@@ -283,8 +283,7 @@ Status Boot::may_keep_own() const {
     if (state_ != State::split_brain || context_.store != StoreCondition::split_brain)
         return fail(ErrorCode::failed_precondition,
                     "the store has one history only; there is nothing to choose");
-    if (!context_.latest.lineage || !context_.tables_live ||
-        own_lineage() != &context_.latest.lineage->record)
+    if (!tables_are_own() || !context_.tables_live)
         return fail(ErrorCode::unavailable,
                     "this node does not read its own store now; repeat in a few seconds");
     return {};
@@ -471,21 +470,24 @@ void Boot::forced() {
     if (state_ != State::acting) move(State::starting, "the forced store starts");
 }
 
-void Boot::own_disk(const std::optional<Row<LineageRecord>>& lineage) {
-    if (state_ == State::starting && lineage) own_disk_ = lineage->record;
+void Boot::own_disk(const LineageRecord& lineage) {
+    if (state_ == State::starting) own_disk_ = lineage;
 }
 
 bool Boot::wants_own_disk() const {
     return state_ == State::starting && context_.health.rejected && !joined_ && !own_disk_;
 }
 
-// As the tables show it, unless they are those of a store that did not go on from what is on our disk.
-const LineageRecord* Boot::own_lineage() const {
+bool Boot::tables_are_own() const {
     const auto& read = context_.latest.lineage;
-    if (!read) return own_disk_ ? &*own_disk_ : nullptr;
-    const bool goes_on =
-        !own_disk_ || read->record.id == own_disk_->id || contains(read->record.ancestors, own_disk_->id);
-    return goes_on ? &read->record : &*own_disk_;
+    return read && (!own_disk_ || read->record.id == own_disk_->id ||
+                    contains(read->record.ancestors, own_disk_->id));
+}
+
+// As the tables show it, where they are ours.
+const LineageRecord* Boot::own_lineage() const {
+    if (tables_are_own()) return &context_.latest.lineage->record;
+    return own_disk_ ? &*own_disk_ : nullptr;
 }
 
 bool Boot::forced_here() const {
@@ -514,7 +516,7 @@ void Boot::evaluate() {
         case State::starting:
             if (rejected()) return set_aside("the other members removed this one");
             if (context_.store_quorate() && context_.tables_live && !bootstrap() && context_.gated.lineage &&
-                own_lineage() == &context_.latest.lineage->record) {
+                tables_are_own()) {
                 own_disk_.reset();
                 move(State::asking, "asking every node before acting");
             }

@@ -38,8 +38,8 @@ class Boot {
     Boot(Context& context, Peers& peers) : context_(context), peers_(peers) {}
     void facts(const BootFacts& facts);
     void heard(const std::string& from, const Heartbeat& heartbeat);
-    // What our own member's directory holds, quorum or not; empty: nothing yet.
-    void own_disk(const std::optional<Row<LineageRecord>>& lineage);
+    // What our own member's directory holds, quorum or not.
+    void own_disk(const LineageRecord& lineage);
     bool wants_own_disk() const;
     // true: it was the answer to a question of this part
     bool read_done(const ReadDone& done);
@@ -74,6 +74,7 @@ class Boot {
     void restart_store();
     void ask();
     const LineageRecord* own_lineage() const;
+    bool tables_are_own() const;  // and not those of a store that did not go on from our disk
     bool forced_here() const;
     bool rejected() const;
     void check_lineages();

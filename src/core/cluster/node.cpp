@@ -47,6 +47,12 @@ bool concerns_decisions(const std::string& key) {
     return key.compare(0, keys::kApplied.size(), keys::kApplied) != 0 &&
            key.compare(0, keys::kEvents.size(), keys::kEvents) != 0;
 }
+// As it stands in that answer; nullptr: it is not in it.
+const std::string* lineage_value(const ReadDone& in) {
+    const auto at = std::find_if(in.values.begin(), in.values.end(),
+                                 [](const auto& value) { return value.key == keys::kLineage; });
+    return at == in.values.end() ? nullptr : &at->value;
+}
 }  // namespace
 
 void ClusterNode::Impl::handle(const Tick& in) {
@@ -94,10 +100,8 @@ void ClusterNode::Impl::handle(const ReadDone& in) {
         const bool useful =
             in.ok && !context.tables_live && !context.ever_quorate && boot.state() == Boot::State::starting;
         if (useful) context.latest.load(in.revision, in.values);
-        if (in.ok) {
-            Tables own;
-            own.load(in.revision, in.values);
-            boot.own_disk(own.lineage);
+        if (const auto* own = lineage_value(in); in.ok && own != nullptr) {
+            if (const auto record = decode<LineageRecord>(*own)) boot.own_disk(*record);
         }
         return;
     }
@@ -119,13 +123,12 @@ void ClusterNode::Impl::handle(const ReadDone& in) {
 }
 // Nil: it is not there. Decoded when it has changed: every probe reads it, and it hardly ever does.
 LineageId ClusterNode::Impl::lineage_in(const ReadDone& in) {
-    const auto at = std::find_if(in.values.begin(), in.values.end(),
-                                 [](const auto& value) { return value.key == keys::kLineage; });
-    if (at == in.values.end()) return {};
-    if (at->value != answered_value_) {
-        const auto record = decode<LineageRecord>(at->value);
+    const std::string* value = lineage_value(in);
+    if (value == nullptr) return {};
+    if (*value != answered_value_) {
+        const auto record = decode<LineageRecord>(*value);
         answered_lineage_ = record ? record->id : LineageId{};
-        answered_value_ = at->value;
+        answered_value_ = *value;
     }
     return answered_lineage_;
 }

@@ -65,7 +65,6 @@ bool Releaser::domains_gone() {
 
 void Releaser::evaluate() {
     if (state_ == State::idle || context_.now < repeat_at_) return;
-    bool closed = true;
     switch (state_) {
         case State::idle: return;
         case State::destroying:
@@ -75,13 +74,15 @@ void Releaser::evaluate() {
             }
             state_ = State::closing;
             [[fallthrough]];
-        case State::closing:
+        case State::closing: {
+            bool closed = true;  // each is asked for, whatever the others say
             for (const auto& [volume, epoch] : to_refuse_)
                 closed = context_.epoch_refused(volume, epoch) && closed;
             if (!closed) return;
             boot_.set_aside("released to " + asker_);
             state_ = State::aside;
             return;
+        }
         case State::aside:
             if (!boot_.aside()) return;
             state_ = State::released;

@@ -163,8 +163,10 @@ struct GuestNic {
 };
 
 struct GuestRecord {
-    static constexpr std::uint32_t kMaxRestarts =
-        5;  // then blocked until an operator starts it (promise C10)
+    // Then blocked until an operator starts it (promise C10): tried so often, or so many hosts ended with it
+    // (the first may be chance, and a pair has two).
+    static constexpr std::uint32_t kMaxRestarts = 5;
+    static constexpr std::uint32_t kMaxHostLosses = 2;
     std::string name;
     GuestId uuid;
     std::string template_text;  // libvirt domain template, opaque here (core/guest)

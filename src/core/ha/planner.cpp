@@ -11,10 +11,6 @@ namespace {
 
 using namespace cluster;  // the planner speaks the control plane's words
 
-// A guest that ended that many hosts is started by an operator only: the first may be chance, and a pair has
-// two.
-constexpr std::uint32_t kMaxHostLosses = 2;
-
 class Planner {
   public:
     explicit Planner(const PlanInput& input) : input_(input), tables_(*input.tables) {}
@@ -135,7 +131,8 @@ class Planner {
     void place(const GuestRecord& guest, bool lost) {
         const std::string object = "vm/" + guest.name;
         const bool bounded = !mutant("restarts_unbounded");
-        if (bounded && (guest.restarts >= GuestRecord::kMaxRestarts || guest.host_losses >= kMaxHostLosses)) {
+        if (bounded && (guest.restarts >= GuestRecord::kMaxRestarts ||
+                        guest.host_losses >= GuestRecord::kMaxHostLosses)) {
             plan_.push_back(Blocked{object,
                                     "out of restarts (" + std::to_string(guest.restarts) +
                                         "): " + guest.last_error + "; 'gemel vm start " + guest.name +

@@ -33,7 +33,6 @@ class Authority {
         if (proven_down_ == incarnation) proven_down_.reset();
     }
     void pump();
-    bool copy_is_elsewhere() const;
     // this process will never attach
     void pump_unattached();
 
@@ -80,6 +79,7 @@ class Authority {
     bool may_stay_primary() const;
     void promote();
     void demote();
+    bool copy_is_elsewhere() const;
     bool may_propose() const;
     bool leave_wanted() const;
     void consider_proposal();

@@ -387,8 +387,9 @@ void BlockdDriver::handle(const cluster::BlockdSetAside& order) {
     const std::string path = settings_.volume_path(mine->pool, order.record.name);
     const std::string kept = path + ".aside-" + order.old.to_string().substr(0, 8);
     // Until it is detached, what blockd says of it is about the replica that goes.
-    volumes_[order.record.id].attached = false;
-    volumes_[order.record.id].detaching = true;
+    Volume& volume = volumes_[order.record.id];
+    volume.attached = false;
+    volume.detaching = true;
     request({{"do", "detach"}, {"volume", order.record.name}}, kLong,
             [this, order, path, kept](const Result<json>& detached) {
                 volumes_[order.record.id].detaching = false;

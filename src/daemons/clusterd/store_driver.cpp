@@ -87,7 +87,7 @@ struct StoreDriver::Impl {
           process(process_config(), directory.data(), directory.log()),
           transactions(client_options()),
           reads(client_options()),
-          own(own_options()),
+          own(options_of(settings.file.client_url)),
           member_commands(client_options()),
           lease(client_options(), [this](std::uint64_t id) { sink(cluster::LeaseLost{id}); }) {}
 
@@ -100,11 +100,11 @@ struct StoreDriver::Impl {
         out.tls = settings.tls;
         return out;
     }
-    etcd::ClientOptions own_options() const {
+    // of one member alone
+    etcd::ClientOptions options_of(const std::string& client_url) const {
         etcd::ClientOptions out;
         out.tls = settings.tls;
-        if (const auto address = http::Address::parse(settings.file.client_url))
-            out.endpoints.push_back(*address);
+        if (const auto address = http::Address::parse(client_url)) out.endpoints.push_back(*address);
         return out;
     }
     etcd::ClientOptions client_options() const {
@@ -146,7 +146,7 @@ struct StoreDriver::Impl {
     void run_read(const cluster::StoreRead& request);
     void run_own_read(const cluster::StoreRead& request);
     void run_member_read(const cluster::StoreRead& request);
-    void own_read_done(const cluster::StoreRead& request, const std::optional<etcd::RangeResult>& stored);
+    void stored_read_done(const cluster::StoreRead& request, const std::optional<etcd::RangeResult>& stored);
     std::optional<etcd::RangeResult> look_at_disk(const std::string& prefix);
     void bootstrap_done();
     Status run_command(const cluster::StoreCommandKind& command);
@@ -217,34 +217,31 @@ void StoreDriver::Impl::bootstrap_done() {
 // What our own member has on its disk, quorum or not; nobody else is asked. A member that has met no quorum
 // since it was started does not answer: then a copy of it is read.
 void StoreDriver::Impl::run_own_read(const cluster::StoreRead& request) {
-    if (request.keys.size() != 1 || !settings.file.voter) return own_read_done(request, {});
+    if (request.keys.size() != 1 || !settings.file.voter) return stored_read_done(request, {});
     if (auto stored = own.get_prefix_serializable(request.keys.front(), kReadTimeout))
-        return own_read_done(request, std::move(*stored));
+        return stored_read_done(request, std::move(*stored));
     ++own_reads_failed;
     const bool taken = own_reads_failed >= kOwnReadsBeforeCopy && command_worker.post([this, request] {
         if (!on_disk) on_disk = look_at_disk(request.keys.front());
-        own_read_done(request, on_disk);
+        stored_read_done(request, on_disk);
     });
-    if (!taken) own_read_done(request, {});
+    if (!taken) stored_read_done(request, {});
 }
 
 // What another voter's member has applied: one attempt, of that member alone.
 void StoreDriver::Impl::run_member_read(const cluster::StoreRead& request) {
     for (const auto& member : settings.file.members) {
-        const auto address = http::Address::parse(member.client_url);
-        if (member.name != request.member || !address || request.keys.size() != 1) continue;
-        etcd::ClientOptions options;
-        options.tls = settings.tls;
-        options.endpoints.push_back(*address);
+        const auto options = options_of(member.client_url);
+        if (member.name != request.member || options.endpoints.empty() || request.keys.size() != 1) continue;
         etcd::Client client(options);
         if (auto stored = client.get_prefix_serializable(request.keys.front(), kMemberReadTimeout))
-            return own_read_done(request, std::move(*stored));
+            return stored_read_done(request, std::move(*stored));
     }
-    own_read_done(request, {});
+    stored_read_done(request, {});
 }
 
-void StoreDriver::Impl::own_read_done(const cluster::StoreRead& request,
-                                      const std::optional<etcd::RangeResult>& stored) {
+void StoreDriver::Impl::stored_read_done(const cluster::StoreRead& request,
+                                         const std::optional<etcd::RangeResult>& stored) {
     cluster::ReadDone done;
     done.tag = request.tag;
     done.sent_at = boot_now();

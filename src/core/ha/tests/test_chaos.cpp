@@ -94,7 +94,7 @@ void start_again(World& world) {
     for (const char* name : {"node1", "node2"}) {
         if (!world.node(name).is_acting() || !world.tables(name).guests.contains("web1")) continue;
         const auto& guest = world.tables(name).guests.at("web1").record;
-        const bool over = guest.host_losses >= 2 || guest.restarts >= 3;
+        const bool over = guest.host_losses >= GuestRecord::kMaxHostLosses || guest.restarts >= 3;
         if (guest.wish == GuestWish::running && !guest.placement && over) {
             world.ask(name, GuestStart{"web1", ""});
             return;

@@ -58,7 +58,7 @@ struct Host {
     // log.
     std::uint32_t starts_met = 0;
     bool told_removed = false;
-    bool standalone = false;  // its volumes refused the peer\'s
+    bool standalone = false;  // its volumes refused the peer's
     bool isolated = false;    // control and replication paths to everybody cut
     bool store_cut = false;   // etcd's traffic cut
     bool reads_fail = false;
@@ -319,7 +319,7 @@ class World {
                 record.owner && record.owner->node == h.name && record.owner->incarnation == h.incarnation;
             if (!mine) volume.serving = 0;
             replication::View view;
-            view.attached = true;
+            view.attached = h.disk != FakeDisk::unattached;
             if (h.standalone) view.connection = replication::ConnectionState::standalone;
             view.role = volume.serving != 0 ? replication::Role::primary : replication::Role::secondary;
             view.epoch = volume.serving;
@@ -333,7 +333,6 @@ class World {
                 view.frozen = replication::FreezeReason::peer_lost;
             }
             if (h.disk == FakeDisk::lost) view.frozen = replication::FreezeReason::disk_lost;
-            view.attached = h.disk != FakeDisk::unattached;
             if (h.disk == FakeDisk::unknown) volume.serving = 0;
             if (h.disk == FakeDisk::unknown || h.disk == FakeDisk::unattached) {
                 view.epoch = 0;
@@ -462,7 +461,7 @@ class World {
     void run(Host& h, const StoreRead& out) {
         if (h.reads_fail) return reply(h, ReadDone{out.tag, false, now_, 0, {}}, milliseconds(500));
         if (!out.member.empty()) {
-            const bool there = h.store_cut ? false : member_up(out.member);
+            const bool there = !h.store_cut && member_up(out.member);
             const auto at = hosts_.find(out.member);
             const auto group = at == hosts_.end() ? first_ : at->second.group;
             if (there && group != nullptr) return reply(h, group->store.read(out, now_), milliseconds(5));
