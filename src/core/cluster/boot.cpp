@@ -7,14 +7,6 @@
 #include "core/formats/records_json.hpp"
 
 namespace gemel::cluster {
-namespace {
-
-template <typename Id>
-bool contains(const std::vector<Id>& list, const Id& id) {
-    return std::find(list.begin(), list.end(), id) != list.end();
-}
-
-}  // namespace
 
 void Boot::move(State to, const std::string& why) {
     if (state_ == to && why_ == why) return;
@@ -63,7 +55,7 @@ bool Boot::nonce_known(const Uuid& committed) const {
 bool Boot::outlived(const Uuid& known, const std::vector<Uuid>& former) const {
     if (mutant("nonce_ignored") || facts_.member_nonce.is_nil()) return false;
     const bool renewed = !facts_.next_member_nonce.is_nil() && facts_.next_member_nonce == known;
-    return !renewed && contains(former, facts_.member_nonce);
+    return !renewed && std::ranges::find(former, facts_.member_nonce) != former.end();
 }
 
 // Of a store of one or two voters nothing was ever decided without this member or without the other one: who
@@ -241,94 +233,6 @@ void Boot::ask() {
     move(State::registering, "registering this life");
 }
 
-void Boot::check_lineages() {
-    if (mutant("boot_check_skipped")) return;
-    const LineageRecord* own = own_lineage();
-    if (own == nullptr || state_ == State::setting_aside || state_ == State::joining ||
-        state_ == State::split_brain)
-        return;
-    // Just forced here, and not read since: who claims that lineage read it from us.
-    const bool reads_own =
-        forced_lineage_.is_nil() || own->id == forced_lineage_ || contains(own->ancestors, forced_lineage_);
-    if (!reads_own) return;
-    for (const auto& [name, peer] : peers_.all()) {
-        const StoreClaim& claim = peer.heartbeat.store;
-        if (!claim.present || claim.lineage.is_nil()) continue;
-        if (claim.lineage == own->id) {
-            const auto known = claims_.find(name);
-            const bool behind = known != claims_.end() && context_.tables_live && context_.store_quorate() &&
-                                context_.quorate_at > known->second.second &&
-                                context_.quorate_revision < known->second.first;
-            if (behind && context_.now - known->second.second > context_.suspicion() * 3) {
-                move(State::split_brain,
-                     name + " knows a later revision of this store: this one is old or restored");
-                context_.store = StoreCondition::old;
-            }
-        } else if (contains(claim.ancestors, own->id)) {
-            context_.event("warning", "store.old", "store",
-                           name + " went on without this node; its store is the later one");
-            set_aside("old: " + name + " forced a single member since");
-        } else if (!contains(own->ancestors, claim.lineage)) {
-            if (!own_disk_) own_disk_ = *own;
-            move(State::split_brain,
-                 "this node and " + name + " both forced a single-member store: both are kept");
-            context_.store = StoreCondition::split_brain;
-            context_.event("critical", "store.split-brain", "store", why_);
-        }
-        if (state_ == State::setting_aside || state_ == State::split_brain) return;
-    }
-}
-
-Status Boot::may_keep_own() const {
-    if (state_ != State::split_brain || context_.store != StoreCondition::split_brain)
-        return fail(ErrorCode::failed_precondition,
-                    "the store has one history only; there is nothing to choose");
-    if (!tables_are_own() || !context_.tables_live)
-        return fail(ErrorCode::unavailable,
-                    "this node does not read its own store now; repeat in a few seconds");
-    return {};
-}
-
-void Boot::keep_own() {
-    std::vector<LineageId> others;
-    for (const auto& [name, peer] : peers_.all()) {
-        const LineageId theirs = peer.heartbeat.store.lineage;
-        if (!theirs.is_nil() && theirs != context_.latest.lineage_id()) others.push_back(theirs);
-    }
-    const LineageRecord next = context_.next_lineage(others, "of two histories the operator chose this one");
-    Txn txn;
-    txn.puts.push_back({std::string(keys::kLineage), encode(next), 0});
-    context_.commit(std::move(txn), false, true, [this, id = next.id](const JobResult& result) {
-        if (!result.committed) return;  // the operation tells; it can be repeated
-        forced_lineage_ = id;
-        context_.event("warning", "store.kept", "store",
-                       "the operator chose this node's history; the other one is set aside and kept");
-    });
-}
-
-// Leaves the split once one side names the other as its ancestor. Both do (both were chosen at once): neither
-// is the later one, and the operator chooses again.
-void Boot::after_split() {
-    if (context_.store != StoreCondition::split_brain || own_lineage() == nullptr) return;
-    const LineageRecord& own = *own_lineage();
-    bool all_named = true;
-    bool somebody = false;
-    for (const auto& [name, peer] : peers_.all()) {
-        const StoreClaim& claim = peer.heartbeat.store;
-        if (!claim.present || claim.lineage.is_nil() || claim.lineage == own.id) continue;
-        if (contains(claim.ancestors, own.id) && !contains(own.ancestors, claim.lineage))
-            return set_aside("the operator chose the history of " + name);
-        somebody = true;
-        all_named = all_named && contains(own.ancestors, claim.lineage);
-    }
-    const bool chosen = !forced_lineage_.is_nil() && own.id == forced_lineage_;
-    if (!chosen || (somebody && !all_named)) return;
-    context_.store = StoreCondition::waiting;
-    own_disk_.reset();
-    claims_.clear();
-    move(State::starting, "the operator chose this node's history");
-}
-
 void Boot::register_life() {
     if (registration_running_) return;
     const auto own = context_.gated.nodes.find(context_.config.name);
@@ -468,38 +372,6 @@ void Boot::forced() {
     facts_.store_present = true;
     started_at_ = context_.now;  // it was stopped for that; what was seen before says nothing
     if (state_ != State::acting) move(State::starting, "the forced store starts");
-}
-
-void Boot::own_disk(const LineageRecord& lineage) {
-    if (state_ == State::starting) own_disk_ = lineage;
-}
-
-bool Boot::wants_own_disk() const {
-    return state_ == State::starting && context_.health.rejected && !joined_ && !own_disk_;
-}
-
-bool Boot::tables_are_own() const {
-    const auto& read = context_.latest.lineage;
-    return read && (!own_disk_ || read->record.id == own_disk_->id ||
-                    contains(read->record.ancestors, own_disk_->id));
-}
-
-// As the tables show it, where they are ours.
-const LineageRecord* Boot::own_lineage() const {
-    if (tables_are_own()) return &context_.latest.lineage->record;
-    return own_disk_ ? &*own_disk_ : nullptr;
-}
-
-bool Boot::forced_here() const {
-    const LineageRecord* own = own_lineage();
-    return own != nullptr && own->forced_by == context_.config.name;
-}
-
-// What forced a single member here is set aside only for one that went on from it: a member that was dropped
-// by the other one's forcing hears the same from etcd, and then both are kept (design brief 3.4). So what our
-// disk holds is looked at first, whatever the tables show.
-bool Boot::rejected() const {
-    return context_.health.rejected && !wants_own_disk() && !forced_here();
 }
 
 void Boot::evaluate() {

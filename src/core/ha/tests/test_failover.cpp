@@ -1,73 +1,13 @@
-// The control plane's stories in virtual time: two nodes, with and without a witness. A story names what it
+// The control plane's stories in virtual time: two nodes, mostly with a witness. A story names what it
 // shows.
 #include <gtest/gtest.h>
 
-#include "core/ha/tests/world.hpp"
+#include "core/ha/tests/stories.hpp"
 
 namespace gemel::ha {
 namespace {
 
-using namespace cluster;
-using testing::World;
-
-FenceSet bmc(const std::string& node) {
-    FenceDeviceRecord device;
-    device.name = "bmc-" + node;
-    device.node = node;
-    device.agent = "fence_ipmilan";
-    device.timeout_ms = 5000;
-    return {device};
-}
-
-// A cluster that works, with one volume and one guest that runs on node1.
-void prepare(World& world, bool fence = true) {
-    ASSERT_TRUE(world.until(seconds(30),
-                            [&] {
-                                return world.node("node1").is_acting() && world.node("node2").is_acting() &&
-                                       (world.node("node1").is_coordinator() ||
-                                        world.node("node2").is_coordinator());
-                            }))
-        << world.host("node1").log.back() << " / " << world.host("node2").log.back();
-    if (fence) {
-        for (const char* name : {"node1", "node2"}) {
-            const auto set = world.ask("node1", bmc(name));
-            ASSERT_TRUE(set) << set.error().message;
-            ASSERT_EQ(set->state, OperationState::succeeded) << set->error;
-        }
-    }
-    VolumeCreate volume;
-    volume.name = "web1";
-    volume.size_bytes = 1 << 20;
-    auto made = world.ask("node1", volume);
-    ASSERT_TRUE(made) << made.error().message;
-    ASSERT_EQ(made->state, OperationState::succeeded) << made->error;
-    GuestCreate guest;
-    guest.name = "web1";
-    guest.memory_bytes = 1 << 30;
-    guest.vcpus = 1;
-    guest.disks = {{"vda", "web1"}};
-    made = world.ask("node1", guest);
-    ASSERT_TRUE(made) << made.error().message;
-    made = world.ask("node1", GuestStart{"web1", "node1"});
-    ASSERT_TRUE(made) << made.error().message;
-    ASSERT_EQ(made->state, OperationState::succeeded) << made->error << made->step;
-    ASSERT_EQ(world.runners("web1"), std::vector<std::string>{"node1"});
-    // The first half second tells how much the store knows: both replicas in the ack set.
-    world.run(seconds(2));
-}
-
-bool runs_only_on(World& world, const std::string& node) {
-    return world.runners("web1") == std::vector<std::string>{node};
-}
-std::vector<std::string> acks(World& world, const std::string& seen_by) {
-    std::vector<std::string> names;
-    const auto& volumes = world.tables(seen_by).volumes;
-    if (!volumes.contains("web1")) return {};
-    for (const auto& replica : volumes.at("web1").record.replicas) {
-        if (replica.in_ack_set) names.push_back(replica.node);
-    }
-    return names;
-}
+using namespace testing;
 
 TEST(Witness, OwnerLosesPowerTwice) {
     World world(2, true);
@@ -250,212 +190,6 @@ TEST(Witness, G2StaleNodeWithWitnessStartsNothing) {
     EXPECT_TRUE(runs_only_on(world, "node1"));
 }
 
-TEST(TwoVoters, OwnerLosesPowerTheOtherForcesAndTakesOver) {
-    World world(2, false);
-    prepare(world);
-    const auto lineage = world.tables("node2").lineage_id();
-    world.cut_power("node1");
-    ASSERT_TRUE(world.until(seconds(20), [&] { return runs_only_on(world, "node2"); }))
-        << world.host("node2").log.back();
-    EXPECT_EQ(world.fenced, std::vector<std::string>{"node1"});
-    EXPECT_NE(world.tables("node2").lineage_id(), lineage);
-    // It comes back: its old store is set aside, it joins, and both are voters again.
-    ASSERT_TRUE(world.until(seconds(90),
-                            [&] {
-                                return world.host("node2").group->voters.size() == 2 &&
-                                       world.host("node1").on && world.node("node1").is_acting() &&
-                                       acks(world, "node2").size() == 2;
-                            }))
-        << world.host("node1").log.back() << " / " << world.host("node2").log.back();
-    EXPECT_EQ(world.host("node1").aside.size(), 1U);
-    EXPECT_TRUE(world.until(seconds(10), [&] {
-        const auto& cluster = world.tables("node1").cluster;
-        return cluster && cluster->record.voters.size() == 2 && cluster->record.adding_voter.empty();
-    }));
-}
-
-TEST(TwoVoters, H28AMemberOfTheStoreThatWasKilledIsStartedAgain) {
-    World world(2, false);
-    prepare(world);
-    for (const auto* victim : {"node1", "node2"}) {
-        world.host(victim).member_running = false;
-        ASSERT_TRUE(world.until(seconds(10), [&] { return world.host(victim).member_running; })) << victim;
-        ASSERT_TRUE(world.until(seconds(10), [&] { return world.node(victim).is_acting(); })) << victim;
-        world.run(seconds(5));
-    }
-    EXPECT_TRUE(world.fenced.empty());
-    EXPECT_TRUE(runs_only_on(world, "node1"));
-}
-
-TEST(TwoVoters, SurvivingOwnerFencesForcesAndGoesOn) {
-    World world(2, false);
-    prepare(world);
-    world.cut_power("node2");
-    ASSERT_TRUE(world.until(seconds(10), [&] {
-        return acks(world, "node1") == std::vector<std::string>{"node1"};
-    })) << world.host("node1").log.back();
-    EXPECT_TRUE(runs_only_on(world, "node1"));
-    EXPECT_EQ(world.started.size(), 1U);
-}
-
-TEST(TwoVoters, H1FullPartitionOneWinner) {
-    World world(2, false);
-    prepare(world);
-    world.auto_power_on = false;
-    world.host("node2").isolated = true;
-    world.host("node1").store_cut = true;
-    world.host("node2").store_cut = true;
-    world.run(seconds(60));
-    EXPECT_EQ(world.fenced, std::vector<std::string>{"node2"});  // node1 has the guest: it goes first
-    EXPECT_TRUE(runs_only_on(world, "node1"));
-}
-
-TEST(TwoVoters, H27BootedAloneWaitsForItsPeer) {
-    World world(2, false);
-    prepare(world);
-    world.auto_power_on = false;
-    world.cut_power("node1");
-    ASSERT_TRUE(world.until(seconds(20), [&] { return runs_only_on(world, "node2"); }));
-    world.run(seconds(5));
-    world.cut_power("node2");
-    world.boot("node1");
-    world.fenced.clear();
-    world.run(seconds(120));
-    EXPECT_TRUE(world.fenced.empty());
-    EXPECT_TRUE(world.runners("web1").empty());
-    EXPECT_FALSE(world.node("node1").has_standing());
-    const auto status = world.node("node1").status();
-    EXPECT_EQ(status.store.state, "waiting-for-peer");
-    ASSERT_FALSE(status.problems.empty());
-    // The current one returns: everything goes on there.
-    world.boot("node2");
-    ASSERT_TRUE(world.until(seconds(60), [&] { return runs_only_on(world, "node2"); }))
-        << world.host("node2").log.back();
-    ASSERT_TRUE(world.until(seconds(90), [&] { return world.node("node1").is_acting(); }))
-        << world.host("node1").log.back();
-}
-
-TEST(TwoVoters, StartAloneNeedsTheNameAndAFence) {
-    World world(2, false);
-    prepare(world);
-    world.cut_power("node1");
-    world.cut_power("node2");
-    world.auto_power_on = false;
-    world.own_read_takes = milliseconds(2500);  // behind reads that wait for a quorum
-    world.boot("node1");
-    const auto early = world.ask("node1", StartAlone{"demo", true});
-    ASSERT_FALSE(early);
-    EXPECT_EQ(early.error().code, ErrorCode::unavailable) << early.error().message;
-    world.run(seconds(10));
-    EXPECT_FALSE(world.ask("node1", StartAlone{"other", true}));
-    EXPECT_FALSE(world.ask("node1", StartAlone{"demo", false}));
-    world.bmc_works = false;
-    const auto failed = world.ask("node1", StartAlone{"demo", true}, seconds(30));
-    ASSERT_TRUE(failed);
-    EXPECT_EQ(failed->state, OperationState::failed);
-    EXPECT_FALSE(world.node("node1").is_acting());
-    world.bmc_works = true;
-    const auto done = world.ask("node1", StartAlone{"demo", true}, seconds(30));
-    ASSERT_TRUE(done);
-    EXPECT_EQ(done->state, OperationState::succeeded) << done->error << world.host("node1").log.back();
-    EXPECT_TRUE(world.until(seconds(20), [&] { return runs_only_on(world, "node1"); }))
-        << world.host("node1").log.back();
-    // The other one comes back with the older store: set aside, it joins.
-    world.boot("node2");
-    EXPECT_TRUE(world.until(seconds(90), [&] { return acks(world, "node1").size() == 2; }))
-        << world.host("node2").log.back();
-}
-
-// node2 goes on without node1, dies, and node1 is started alone: two histories, node2 off.
-void both_force(World& world) {
-    prepare(world);
-    world.auto_power_on = false;
-    world.cut_power("node1");
-    ASSERT_TRUE(world.until(seconds(20), [&] { return runs_only_on(world, "node2"); }));
-    world.cut_power("node2");
-    world.boot("node1");
-    world.run(seconds(10));
-    ASSERT_TRUE(world.ask("node1", StartAlone{"demo", true}, seconds(30)));
-}
-
-TEST(TwoVoters, H35BothForcedIsASplitBrainAndBothAreKept) {
-    World world(2, false);
-    both_force(world);
-    ASSERT_TRUE(world.until(seconds(20), [&] { return runs_only_on(world, "node1"); }));
-    world.boot("node2");
-    world.run(seconds(30));
-    EXPECT_EQ(world.node("node2").status().store.state, "split-brain");
-    EXPECT_FALSE(runs_only_on(world, "node2"));
-    EXPECT_TRUE(world.host("node2").aside.size() <= 1U);  // only the one from its own forcing
-    EXPECT_NE(world.host("node2").group, nullptr);
-    // The operator chooses one; the other joins it.
-    EXPECT_EQ(world.node("node1").status().store.state, "split-brain");
-    ASSERT_TRUE(world.ask("node1", StartAlone{"demo", true}, seconds(60)));
-    ASSERT_TRUE(world.until(seconds(60), [&] { return acks(world, "node1").size() == 2; }))
-        << world.host("node1").log.back() << " / " << world.host("node2").log.back();
-    EXPECT_TRUE(world.until(seconds(60), [&] { return runs_only_on(world, "node1"); }));
-    EXPECT_EQ(world.host("node2").aside.size(), 2U) << "its own forced store is kept";
-    EXPECT_TRUE(world.until(seconds(60), [&] {
-        return world.tables("node1").lineage_id() == world.tables("node2").lineage_id();
-    }));
-}
-
-// A forced member meets the other one before it has read from its own log that it is alone, and etcd says
-// that it was removed: that is no reason to give its history up (design note 0004).
-TEST(TwoVoters, H35AForcedMemberThatIsToldItWasRemovedIsKept) {
-    World world(2, false);
-    both_force(world);
-    ASSERT_TRUE(world.until(seconds(20), [&] { return runs_only_on(world, "node1"); }));
-    world.own_read_takes = seconds(5);
-    world.host("node2").starts_met = 2;
-    world.boot("node2");
-    world.run(seconds(40));
-    EXPECT_EQ(world.node("node2").status().store.state, "split-brain");
-    EXPECT_EQ(world.node("node1").status().store.state, "split-brain");
-    EXPECT_LE(world.host("node2").aside.size(), 1U);  // only the one from its own forcing
-    EXPECT_TRUE(world.host("node2").member_running);
-    // It can be chosen.
-    ASSERT_TRUE(world.ask("node2", StartAlone{"demo", true}, seconds(60)));
-    EXPECT_TRUE(world.until(seconds(60), [&] {
-        return world.tables("node1").lineage_id() == world.tables("node2").lineage_id();
-    }));
-    EXPECT_GE(world.host("node1").aside.size(), 1U);
-}
-
-// Chosen on both sides at the same moment: nothing is chosen, no store is set aside, and it can be said
-// again.
-TEST(TwoVoters, BothHistoriesChosenAtOnceIsNoChoice) {
-    World world(2, false);
-    both_force(world);
-    world.boot("node2");
-    const auto split = [&](const char* name) {
-        return world.node(name).status().store.state == "split-brain";
-    };
-    ASSERT_TRUE(world.until(seconds(30), [&] { return split("node1") && split("node2"); }));
-    for (const char* name : {"node1", "node2"}) {
-        const auto id = OperationId::from_random(9, name[4] == '1' ? 1 : 2);
-        world.host(name).inbox.push_back(ApiRequest{1, id, StartAlone{"demo", true}});
-    }
-    world.run(seconds(10));
-    EXPECT_TRUE(split("node1") && split("node2"));
-    EXPECT_NE(world.host("node1").group, nullptr);
-    EXPECT_NE(world.host("node2").group, nullptr);
-    ASSERT_TRUE(world.ask("node2", StartAlone{"demo", true}, seconds(60)));
-    EXPECT_TRUE(world.until(seconds(60), [&] { return acks(world, "node2").size() == 2; }))
-        << world.host("node1").log.back() << " / " << world.host("node2").log.back();
-}
-
-TEST(TwoVoters, H36PausedNodeHasNoStanding) {
-    World world(2, false);
-    prepare(world);
-    EXPECT_TRUE(world.node("node2").has_standing());
-    Outputs outputs;
-    world.run(seconds(1));
-    const Instant later = world.now() + seconds(2);
-    world.node("node2").step(later, Tick{}, outputs);
-    EXPECT_FALSE(world.node("node2").has_standing());
-}
-
 TEST(L7, ADomainWithoutARightIsDestroyed) {
     World world(2, true);
     prepare(world);
@@ -503,11 +237,11 @@ TEST(Guests, H28AGuestThatEndsWhileClusterdIsAwayGetsANewEpoch) {
 // Nothing can serve this guest in this epoch any more, and a copy of its disk is current elsewhere (C12;
 // found by the simulator: it got errors, or waited, for ever).
 TEST(Guests, K2AGuestWhoseDiskIsServedNoMoreStartsWhereTheCopyIs) {
-    for (const auto disk : {testing::FakeDisk::lost, testing::FakeDisk::unknown}) {
+    for (const auto disk : {FakeDisk::lost, FakeDisk::unknown}) {
         for (const bool stopping : {false, true}) {
             World world(2, true);
             prepare(world);
-            world.host("node1").disk = testing::FakeDisk::over_network;
+            world.host("node1").disk = FakeDisk::over_network;
             ASSERT_TRUE(world.until(
                 seconds(5), [&] { return acks(world, "node2") == std::vector<std::string>{"node2"}; }));
             world.run(seconds(10));
@@ -521,7 +255,7 @@ TEST(Guests, K2AGuestWhoseDiskIsServedNoMoreStartsWhereTheCopyIs) {
                 return stopping ? world.runners("web1").empty() : runs_only_on(world, "node2");
             };
             ASSERT_TRUE(world.until(seconds(10), over));
-            world.host("node1").disk = testing::FakeDisk::works;  // replaced
+            world.host("node1").disk = FakeDisk::works;  // replaced
             world.run(seconds(10));
             EXPECT_TRUE(over());
             EXPECT_EQ(world.violations, std::vector<std::string>{});
@@ -533,12 +267,12 @@ TEST(Guests, K2AGuestWhoseDiskIsServedNoMoreStartsWhereTheCopyIs) {
 TEST(Guests, AGuestWhoseDiskCannotBeAttachedStartsWhereTheOtherCopyIs) {
     World world(2, true);
     prepare(world);
-    world.host("node1").disk = testing::FakeDisk::unattached;
+    world.host("node1").disk = FakeDisk::unattached;
     world.run(seconds(30));
-    world.host("node1").disk = testing::FakeDisk::works;  // it only took long
+    world.host("node1").disk = FakeDisk::works;  // it only took long
     world.run(seconds(40));
     EXPECT_EQ(world.started.size(), 1U);
-    world.host("node1").disk = testing::FakeDisk::unattached;
+    world.host("node1").disk = FakeDisk::unattached;
     world.run(seconds(50));
     EXPECT_TRUE(runs_only_on(world, "node1"));
     ASSERT_TRUE(world.until(seconds(30), [&] { return runs_only_on(world, "node2"); }));
