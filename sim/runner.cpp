@@ -147,7 +147,8 @@ void start_worker(const RunPlan& plan, Shared& shared, Worker& worker) {
     worker = Worker{pid, ends[0], 0, {}, false};
 }
 
-void print_failure(const Failure& failure, const std::string& mutant) {
+void print_failure(Failure& failure, const std::string& mutant) {
+    failure.printed = true;
     std::printf("seed %llu breaks %s%s%s\n%s  again: gemel-sim --seed %llu --seeds 1 --trace\n",
                 static_cast<unsigned long long>(failure.seed), failure.promise.c_str(),
                 mutant.empty() ? "" : " with mutant ", mutant.c_str(), failure.text.c_str(),
@@ -202,7 +203,6 @@ RunSummary run_seeds(const RunPlan& plan) {
     Clock::time_point said = began;
     std::vector<Worker> workers(plan.jobs);
     for (Worker& worker : workers) start_worker(plan, shared, worker);
-    std::size_t printed = 0;
     for (;;) {
         std::vector<pollfd> polled;
         for (const Worker& worker : workers) {
@@ -221,9 +221,11 @@ RunSummary run_seeds(const RunPlan& plan) {
         }
         if (!plan.quiet && Clock::now() - said > std::chrono::seconds(2)) {
             said = Clock::now();
-            // a failure's text is whole once its worker speaks of the next seed
-            while (printed + plan.jobs < summary.failures.size()) {
-                print_failure(summary.failures[printed++], plan.mutant);
+            for (Failure& failure : summary.failures) {
+                // its text is whole once its worker speaks of another seed
+                const bool whole = std::ranges::none_of(
+                    workers, [&](const Worker& worker) { return worker.current == failure.seed; });
+                if (whole && !failure.printed) print_failure(failure, plan.mutant);
             }
             std::printf("  %llu of %llu seeds, %zu failed\n",
                         static_cast<unsigned long long>(shared.done.load()),
@@ -231,8 +233,9 @@ RunSummary run_seeds(const RunPlan& plan) {
             std::fflush(stdout);
         }
     }
-    while (!plan.quiet && printed < summary.failures.size())
-        print_failure(summary.failures[printed++], plan.mutant);
+    for (Failure& failure : summary.failures) {
+        if (!plan.quiet && !failure.printed) print_failure(failure, plan.mutant);
+    }
     summary.seeds = std::min<std::uint64_t>(shared.done, plan.seeds);
     summary.wall_seconds = std::chrono::duration<double>(Clock::now() - began).count();
     ::munmap(memory, sizeof(Shared));

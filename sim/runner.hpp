@@ -32,6 +32,7 @@ struct Failure {
     std::uint64_t seed = 0;
     std::string promise;  // "INVARIANT" when the process aborted
     std::string text;
+    bool printed = false;
 };
 
 struct RunSummary {
