@@ -1,5 +1,6 @@
 #include "sim/checkers/control.hpp"
 
+#include <algorithm>
 #include <utility>
 
 #include <fmt/format.h>
@@ -88,6 +89,13 @@ std::string ControlChecker::fence_committed(std::uint32_t by, const Incarnation&
     if (heard_[by].from == life && heard_[by].last > proof->began)
         return fmt::format("node{} commits a fence that a message of its victim has voided", by + 1);
     return {};
+}
+
+std::string ControlChecker::nonce_committed(const NodeRecord& record) {
+    const auto& former = record.former_nonces;
+    if (std::ranges::find(former, record.member_nonce) == former.end()) return {};
+    return fmt::format("the record of {} names the present life of its store member as a former one",
+                       record.name);
 }
 
 std::string ControlChecker::word_counts(std::uint32_t victim, std::optional<Duration> revoking,

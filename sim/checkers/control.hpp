@@ -13,6 +13,7 @@
 #include "base/ids.hpp"
 #include "base/instant.hpp"
 #include "core/cluster/store.hpp"
+#include "core/formats/records.hpp"
 
 namespace gemel::sim {
 
@@ -49,6 +50,9 @@ class ControlChecker {
     // a device's word was committed; `life` is the one it is about
     std::string fence_committed(std::uint32_t by, const Incarnation& life, const Incarnation& living,
                                 bool powered, bool lied);
+    // a node's record was committed: the present life of its store member is never called a former one, or
+    // that member takes itself for an old image and goes aside (H39)
+    static std::string nonce_committed(const NodeRecord& record);
 
     // The operator's word counts as proof from now on. How long ago the lost owner's epoch was committed as
     // revoking, and how long ago the survivor's blockd had refused it durably; none: not at all.

@@ -53,7 +53,7 @@ bool Boot::nonce_known(const Uuid& committed) const {
 // Whoever knows a later life of this member proves that this directory is an old image, whatever else he has
 // not heard of: lives only follow one another. A renewal that was begun here may be that later life.
 bool Boot::outlived(const Uuid& known, const std::vector<Uuid>& former) const {
-    if (mutant("nonce_ignored") || facts_.member_nonce.is_nil()) return false;
+    if (mutant("nonce_ignored") || facts_.member_nonce.is_nil() || known == facts_.member_nonce) return false;
     const bool renewed = !facts_.next_member_nonce.is_nil() && facts_.next_member_nonce == known;
     return !renewed && std::ranges::find(former, facts_.member_nonce) != former.end();
 }

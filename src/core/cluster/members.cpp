@@ -130,11 +130,14 @@ void Members::bring_back_witness(const ClusterRecord& cluster) {
     }
 }
 
-// true: the member's nonce is the committed one; it may vote.
+// true: the member's nonce is the committed one; it may vote. One of a life before is never committed again:
+// its heartbeat is from before its own registration, or its disk from an old image, and a record that goes
+// back would call the present life a former one (seed 53233: the sole voter set its store aside).
 bool Members::vouch(const std::string& name, const Uuid& nonce) {
     const auto row = context_.gated.nodes.find(name);
     if (row == context_.gated.nodes.end() || row->second.record.member_nonce == nonce) return true;
     NodeRecord next = row->second.record;
+    if (std::ranges::find(next.former_nonces, nonce) != next.former_nonces.end()) return false;
     renew_nonce(next, nonce);
     Txn txn;
     context_.reads(txn, keys::node(name), row->second);
