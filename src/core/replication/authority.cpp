@@ -115,6 +115,10 @@ void Authority::follow_membership() {
         const formats::Superblock& found = core_.metadata.stable();
         crashed_epoch_ = found.primary ? found.granted_epoch : 0;
     }
+    // A record that does not know this disk's generation is of before (a clusterd that lags hands it to a new
+    // process), or the store lost state: what it says of the ack set, and of a join whose outcome is open,
+    // is not news (seed 54881).
+    if (!problem_.empty()) return;
     const bool both = self_in_ack_set() && other_in_ack_set();
     const std::uint64_t granted = record().owner ? record().owner->epoch : 0;
     core_.metadata.edit([&](formats::Superblock& s) {

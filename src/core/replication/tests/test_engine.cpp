@@ -220,5 +220,45 @@ TEST_P(EveryOrder, an_owner_whose_disk_failed_still_gives_its_epoch_back) {
     EXPECT_EQ(p->view(0).role, Role::secondary);
 }
 
+// A clusterd that lags hands the record of before to a new process of blockd: the join whose outcome is open
+// stays written (H37; seed 54881).
+TEST_P(EveryOrder, a_record_of_before_does_not_undo_a_join_that_is_written) {
+    const auto p = healthy(GetParam());
+    const CommittedVolume before = p->store;
+    p->kill(1);
+    p->disconnect();
+    p->write(0, 8);
+    p->settle(seconds(1));
+    ASSERT_EQ(p->store.record.generation.counter, 2U);
+    p->store_writable = false;
+    p->start(1);
+    p->tell_all();
+    p->connect();
+    p->settle(seconds(3));
+    const auto written = [&] {
+        const auto a = p->node(1).disk.read_metadata(formats::kSuperblockA, formats::kPageBytes);
+        const auto b = p->node(1).disk.read_metadata(formats::kSuperblockB, formats::kPageBytes);
+        const auto chosen = formats::choose_superblock(std::span(a).first<formats::kPageBytes>(),
+                                                       std::span(b).first<formats::kPageBytes>());
+        return chosen ? std::optional(chosen->superblock) : std::nullopt;
+    };
+    ASSERT_TRUE(written() && written()->join_pending) << "the target is ready, the commit is refused";
+    p->disconnect();
+    p->kill(1);
+    p->start(1);
+    p->settle(seconds(1));
+    p->step(1, CommittedRecordIn{before});
+    p->settle(seconds(1));
+    EXPECT_TRUE(written()->join_pending);
+    EXPECT_FALSE(written()->in_ack_set);
+    p->store_writable = true;
+    p->tell_all();
+    p->connect();
+    p->settle(seconds(3));
+    EXPECT_TRUE(p->both_in_ack_set());
+    EXPECT_FALSE(written()->join_pending);
+    EXPECT_TRUE(p->equal());
+}
+
 }  // namespace
 }  // namespace gemel::replication
