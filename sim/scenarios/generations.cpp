@@ -70,8 +70,8 @@ void tell_split(Stage& s, bool drop_one) {
     s.world().write_alone(0, 10, 1001);
     s.world().write_alone(1, 10, 1002);
     s.until("each has written block 10", [&] {
-        return s.disk(0).current().data.get(10 * kSectorsPerBlock) == 1001 &&
-               s.disk(1).current().data.get(10 * kSectorsPerBlock) == 1002;
+        return s.disk(0).current().data.get(10ULL * kSectorsPerBlock) == 1001 &&
+               s.disk(1).current().data.get(10ULL * kSectorsPerBlock) == 1002;
     });
     const Image first = s.disk(0).current();
     const Image second = s.disk(1).current();
@@ -113,14 +113,14 @@ void g6(Stage& s) {
     formats::format_replica(request, [&foreign](std::uint64_t offset, std::span<const std::byte> page) {
         foreign.metadata.write(offset, page);
     });
-    foreign.data.set(10 * kSectorsPerBlock, 4711);
+    foreign.data.set(10ULL * kSectorsPerBlock, 4711);
     s.fault(1, "it is given the disk of another cluster");
     s.world().restore(1, foreign);
     s.power_on(1);
     s.until("node2 refuses it", [&] { return !s.view(1).problem.empty(); });
     s.run(seconds(10));
     s.check("it is not attached, and not a byte of it was overwritten",
-            !s.view(1).attached && s.disk(1).current().data.get(10 * kSectorsPerBlock) == 4711);
+            !s.view(1).attached && s.disk(1).current().data.get(10ULL * kSectorsPerBlock) == 4711);
     s.power_cut(1);
     s.world().restore(1, own);
     s.power_on(1);

@@ -130,8 +130,8 @@ void l7(Stage& s) {
     s.world().write_alone(1, 10, 666);
     s.run(seconds(2));
     s.check("without the lease there is no device: nothing was written",
-            s.disk(1).current().data.get(10 * kSectorsPerBlock) != 666 &&
-                s.disk(0).current().data.get(10 * kSectorsPerBlock) != 666);
+            s.disk(1).current().data.get(10ULL * kSectorsPerBlock) != 666 &&
+                s.disk(0).current().data.get(10ULL * kSectorsPerBlock) != 666);
     s.check("node1 serves on", s.owner() == 0 && s.view(0).role == replication::Role::primary);
     s.finish(s.write(10));
     s.end();

@@ -94,13 +94,13 @@ void h33(Stage& s) {
     GuestRequest request;
     request.tag = ~std::uint64_t{0} - 1;
     request.operation = GuestOperation::write;
-    request.offset = 10 * kBlockBytes;
+    request.offset = 10ULL * kBlockBytes;
     request.length = kBlockBytes;
     request.stamp = 666;
     s.world().block(0).front_submit(s.world().committed().record.epoch - 1, request);
     s.run(seconds(1));
-    s.check("it reached neither disk", s.disk(0).current().data.get(10 * kSectorsPerBlock) != 666 &&
-                                           s.disk(1).current().data.get(10 * kSectorsPerBlock) != 666);
+    s.check("it reached neither disk", s.disk(0).current().data.get(10ULL * kSectorsPerBlock) != 666 &&
+                                           s.disk(1).current().data.get(10ULL * kSectorsPerBlock) != 666);
     s.fault(0, "the guest is started a second time on its own node");
     const auto again = c.ask(0, cluster::GuestStart{"web1", "node1"}, "vm start web1 --node node1");
     s.run(seconds(5));

@@ -16,11 +16,12 @@ namespace {
 using namespace cluster;  // the node speaks the control plane's words
 
 constexpr Duration kPoll = milliseconds(250);
+constexpr Duration kThird = milliseconds(5000 / 3);  // of a coordinator's key
 
 }  // namespace
 
 ControlNode::ControlNode(Parts parts, std::uint32_t node, Prng random)
-    : parts_(std::move(parts)), node_(node), name_(kNodeNames[node]), random_(random) {
+    : parts_(parts), node_(node), name_(kNodeNames[node]), random_(random) {
     parts_.guests.changed = [this] { domains_changed(); };
 }
 
@@ -304,7 +305,6 @@ void ControlNode::run(const GrantLease& order) {
 
 // Three attempts in a time to live.
 void ControlNode::keep_lease(std::uint64_t id) {
-    constexpr Duration kThird = milliseconds(5000 / 3);
     auto last = std::make_shared<Instant>(local());
     auto again = std::make_shared<std::function<void()>>();
     *again = [this, id, last, weak = std::weak_ptr(again)] {
