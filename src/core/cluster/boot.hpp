@@ -41,6 +41,9 @@ class Boot {
     // What our own member's directory holds, quorum or not.
     void own_disk(const LineageRecord& lineage);
     bool wants_own_disk() const;
+    // false: this member was added in this life. Until it has caught up its disk shows the joined store at
+    // some moment of the past, and whoever is at the present one would look like a later history.
+    bool has_own_history() const { return !joined_; }
     // true: it was the answer to a question of this part
     bool read_done(const ReadDone& done);
     void join_offer(const JoinOffer& offer);

@@ -16,11 +16,11 @@ bool contains(const std::vector<LineageId>& list, const LineageId& id) {
 }  // namespace
 
 void Boot::own_disk(const LineageRecord& lineage) {
-    if (state_ == State::starting) own_disk_ = lineage;
+    if (state_ == State::starting && has_own_history()) own_disk_ = lineage;
 }
 
 bool Boot::wants_own_disk() const {
-    return state_ == State::starting && context_.health.rejected && !joined_ && !own_disk_;
+    return state_ == State::starting && context_.health.rejected && has_own_history() && !own_disk_;
 }
 
 bool Boot::tables_are_own() const {

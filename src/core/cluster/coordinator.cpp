@@ -32,7 +32,9 @@ PlanInput Coordinator::plan_input() {
         facts.incarnation = peer.incarnation;
         facts.alive = peers_.alive(name);
         facts.acting = peers_.clusterd_alive(name) && peer.heartbeat.acting;
-        facts.answers = peers_.answers(name);
+        // A quorum of two is the other one's member too, whatever its clusterd is heard of: after a partition
+        // its arbiter may be switching us off at this moment, and then both would be off (seed 64334).
+        facts.answers = peers_.answers(name) || context_.other_voter() == name;
         facts.lost_since = peers_.lost_since(name);
         const auto ask = asks_.find(name);
         facts.release_refused = ask != asks_.end() && ask->second.refused;

@@ -97,8 +97,8 @@ void ClusterNode::Impl::handle(const ReadDone& in) {
     if (context.queue.read_done(context.now, in, *context.outputs) || boot.read_done(in)) return;
     if (in.tag == stale_tag_ && stale_tag_ != 0) {
         stale_tag_ = 0;
-        const bool useful =
-            in.ok && !context.tables_live && !context.ever_quorate && boot.state() == Boot::State::starting;
+        const bool useful = in.ok && !context.tables_live && !context.ever_quorate &&
+                            boot.state() == Boot::State::starting && boot.has_own_history();
         if (useful) context.latest.load(in.revision, in.values);
         if (const auto* own = lineage_value(in); in.ok && own != nullptr) {
             if (const auto record = decode<LineageRecord>(*own)) boot.own_disk(*record);
@@ -266,8 +266,9 @@ void ClusterNode::Impl::probe() {
 // Without a quorum our member still tells what it has: whose store is older is decided by it, and an operator
 // may force it.
 void ClusterNode::Impl::look_at_own_disk() {
-    const bool wanted = boot.wants_own_disk() || (boot.state() == Boot::State::starting &&
-                                                  !context.ever_quorate && !context.tables_live);
+    const bool silent =
+        boot.state() == Boot::State::starting && !context.ever_quorate && !context.tables_live;
+    const bool wanted = boot.wants_own_disk() || (silent && boot.has_own_history());
     // One at a time: its answer may take longer than the pause between two.
     const Duration pause = stale_tag_ != 0 ? kOwnReadGivenUp : seconds(1);
     if (!wanted || (stale_asked_ && context.now < *stale_asked_ + pause)) return;

@@ -180,6 +180,26 @@ TEST(TwoVoters, H35AForcedMemberThatIsToldItWasRemovedIsKept) {
     EXPECT_GE(world.host("node1").aside.size(), 1U);
 }
 
+// The one that joins the chosen history shows the moments before the choice until it has caught up. It took
+// the present one for a later history, and set its good member aside (cluster_alone, twice at load).
+TEST(TwoVoters, H35AMemberThatCatchesUpIsNotOfAnOlderHistory) {
+    World world(2, false);
+    both_force(world);
+    ASSERT_TRUE(world.until(seconds(20), [&] { return runs_only_on(world, "node1"); }));
+    world.host("node2").starts_met = 2;
+    world.boot("node2");
+    world.run(seconds(40));
+    ASSERT_EQ(world.node("node2").status().store.state, "split-brain");
+    const std::size_t aside = world.host("node2").aside.size();
+    world.host("node2").catches_up = world.tables("node1").lineage->record;
+    ASSERT_TRUE(world.ask("node1", StartAlone{"demo", true}, seconds(60)));
+    world.run(seconds(20));
+    world.host("node2").catches_up.reset();
+    EXPECT_TRUE(world.until(seconds(60), [&] { return acks(world, "node1").size() == 2; }))
+        << world.host("node1").log.back() << " / " << world.host("node2").log.back();
+    EXPECT_EQ(world.host("node2").aside.size(), aside + 1) << "its own forced store, and no other";
+}
+
 // Chosen on both sides at the same moment: nothing is chosen, no store is set aside, and it can be said
 // again.
 TEST(TwoVoters, BothHistoriesChosenAtOnceIsNoChoice) {

@@ -76,6 +76,8 @@ struct Host {
     std::uint64_t watched = 0;
     std::map<VolumeId, FakeVolume> volumes;
     std::set<VolumeId> backing;
+    // Its member was added and has not caught up: what a read of its own disk shows; nothing else answers.
+    std::optional<LineageRecord> catches_up;
     std::map<GuestId, DomainView> domains;
     std::vector<Input> inbox;
     std::vector<std::string> log;
@@ -262,6 +264,7 @@ class World {
     }
     void store_feed(Host& h) {
         if (!quorate(h)) return;
+        if (h.catches_up) return;
         if (!h.snapshot_given) {
             h.inbox.push_back(h.group->store.snapshot());
             h.watched = h.group->store.revision();
@@ -459,7 +462,8 @@ class World {
                          h.group->store.revision()});
     }
     void run(Host& h, const StoreRead& out) {
-        if (h.reads_fail) return reply(h, ReadDone{out.tag, false, now_, 0, {}}, milliseconds(500));
+        if (h.reads_fail || (h.catches_up && !out.serializable))
+            return reply(h, ReadDone{out.tag, false, now_, 0, {}}, milliseconds(500));
         if (!out.member.empty()) {
             const bool there = !h.store_cut && member_up(out.member);
             const auto at = hosts_.find(out.member);
@@ -470,7 +474,14 @@ class World {
         // One that does not run is read from a copy.
         const bool readable = out.serializable ? h.group != nullptr : quorate(h);
         const Duration after = out.serializable ? own_read_takes : milliseconds(5);
-        if (readable) return reply(h, h.group->store.read(out, now_), after);
+        if (readable) {
+            ReadDone done = h.group->store.read(out, now_);
+            for (auto& value : done.values) {
+                const bool past = out.serializable && h.catches_up && value.key == keys::kLineage;
+                if (past) value.value = encode(*h.catches_up);
+            }
+            return reply(h, done, after);
+        }
         reply(h, ReadDone{out.tag, false, now_, 0, {}}, milliseconds(500));
     }
     void run(Host& h, const BlockdRenew& out) {
