@@ -98,6 +98,11 @@ std::string ControlChecker::nonce_committed(const NodeRecord& record) {
                        record.name);
 }
 
+std::string ControlChecker::word_committed(const NodeRecord& record) {
+    if (record.fence.state != FenceState::confirmed_down || record.fence.by != record.name) return {};
+    return fmt::format("{} takes itself for lost by the operator's word", record.name);
+}
+
 std::string ControlChecker::word_counts(std::uint32_t victim, std::optional<Duration> revoking,
                                         std::optional<Duration> refused, Duration bound) const {
     const Duration least = bound - bound / 100;  // clocks drift

@@ -53,6 +53,8 @@ class ControlChecker {
     // a node's record was committed: the present life of its store member is never called a former one, or
     // that member takes itself for an old image and goes aside (H39)
     static std::string nonce_committed(const NodeRecord& record);
+    // nobody takes himself for lost
+    static std::string word_committed(const NodeRecord& record);
 
     // The operator's word counts as proof from now on. How long ago the lost owner's epoch was committed as
     // revoking, and how long ago the survivor's blockd had refused it durably; none: not at all.

@@ -114,6 +114,8 @@ void ControlPlane::follow_nodes(std::span<const KeyChange> changes) {
         follow_word(record);
         if (const std::string wrong = ControlChecker::nonce_committed(record); !wrong.empty())
             throw Violation("H39", wrong);
+        if (const std::string wrong = ControlChecker::word_committed(record); !wrong.empty())
+            throw Violation("C6", wrong);
         if (record.fence.state != FenceState::verified || !record.fence.device.starts_with("bmc-")) continue;
         const std::uint32_t node = record.name == kNodeNames[0] ? 0 : 1;
         const Host& host = parts_.world.host(node);

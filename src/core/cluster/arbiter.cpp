@@ -285,7 +285,7 @@ void Arbiter::wait_turn() {
                " in a quorate store since it booted or was paused";
         return;
     }
-    if (fence_running_ || context_.now < not_before_ || !my_turn()) return;
+    if (fence_running_ || context_.now < std::max(not_before_, context_.aimed_at_until) || !my_turn()) return;
     if (auto refusal = promotable_refusal(); !refusal.empty() && !accept_loss_) {
         why_ = refusal;
         return;
@@ -327,6 +327,8 @@ void Arbiter::fenced(const FenceDone& done, Instant began, const Incarnation& li
         context_.event("error", "node.fence-failed", "node/" + peer_, done.detail);
         not_before_ = context_.now + kFenceRetry;
         accept_loss_ = false;
+        // Whoever refused to release, or did not answer, was the life before (seed 72629).
+        if (life != lost_life()) return reset(peer_ + " answers with a new life");
         return move(State::waiting_turn, "fencing " + peer_ + " failed: " + done.detail);
     }
     if (!mutant("proof_not_voided") && !mutant("fence_any_incarnation") &&

@@ -291,11 +291,24 @@ void Boot::commit_registration() {
     record.control = context_.config.control;
     record.links = context_.config.links;
     record.incarnation = context_.config.incarnation;
-    if (!facts_.next_member_nonce.is_nil()) renew_nonce(record, facts_.next_member_nonce);
+    if (!facts_.next_member_nonce.is_nil()) {
+        // Of one that was added the tables may not know the nonce it began with: it is a former one from now
+        // on, or a heartbeat that is still on its way would have it vouched for again.
+        const auto& former = record.former_nonces;
+        const bool known = std::ranges::find(former, facts_.member_nonce) != former.end();
+        if (!facts_.member_nonce.is_nil() && !known) renew_nonce(record, facts_.member_nonce);
+        renew_nonce(record, facts_.next_member_nonce);
+    }
     record.version = context_.config.version;
     record.memory_bytes = context_.config.memory_bytes;
     record.feature_level = kFeatureLevel;
     record.state = NodeState::member;
+    if (!same_life && record.fence.state == FenceState::requested) {
+        for (const auto& [name, device] : context_.gated.fence_devices)
+            if (device.record.node == context_.config.name)
+                context_.aimed_at_until =
+                    std::max(context_.aimed_at_until, context_.now + milliseconds(device.record.timeout_ms));
+    }
     if (!same_life) record.fence = {};
     txn.puts.push_back({key, encode(record), 0});
     for (const auto& pool : context_.config.pools) {

@@ -83,6 +83,9 @@ class Context {
     // Set when a clean leave begins to close the volumes, until this process ends: blockd is handed nothing
     // any more, and this node neither fences nor forces.
     bool withdrawn = false;
+    // A fencing that the tables named when this life registered, of the life before, may still land here: a
+    // management board is slow, and whoever ordered it may be off himself by then. Nobody is fenced before.
+    Instant aimed_at_until;
     std::uint64_t term = 0;  // election key's create revision while this node is coordinator
     Instant term_shown_at;   // sending time of the newest linearizable answer that showed this term
 

@@ -294,6 +294,13 @@ void Coordinator::run_fence(const RunFence& step) {
     for (const auto& [name, other] : fences_) {
         if (other.running) return;
     }
+    if (context_.now < context_.aimed_at_until) {
+        context_.blocked["node/" + step.node] = {
+            "a fencing of this node's last life may still switch it off; " + step.node +
+                " is fenced after that",
+            false};
+        return;
+    }
     if (!election_.still_coordinator()) return;
     const auto device = context_.gated.fence_devices.find(step.device);
     if (device == context_.gated.fence_devices.end()) return;
@@ -385,9 +392,10 @@ void Coordinator::withdraw_requests() {
         const auto& fence = row.record.fence;
         const auto* peer = peers_.find(name);
         const bool stands = fence.state == FenceState::requested && fence.device != "operator";
-        if (!stands || peer == nullptr || peer->incarnation != fence.incarnation ||
-            !peers_.clusterd_alive(name) || fences_[name].running || committing_ != 0)
-            continue;
+        const bool here = name == context_.config.name && fence.incarnation == context_.config.incarnation;
+        const bool there =
+            peer != nullptr && peer->incarnation == fence.incarnation && peers_.clusterd_alive(name);
+        if (!stands || !(here || there) || fences_[name].running || committing_ != 0) continue;
         NodeRecord next = row.record;
         next.fence.state = FenceState::none;
         Txn txn;
@@ -431,7 +439,8 @@ void Coordinator::confirm_downs() {
         const auto& fence = row.record.fence;
         if (fence.state != FenceState::requested || fence.device != "operator" || waiting_.contains(name))
             continue;
-        if (peers_.answers(name) && !mutant("proof_not_voided")) {
+        const bool here = name == context_.config.name;
+        if ((here || peers_.answers(name)) && !mutant("proof_not_voided")) {
             NodeRecord next = row.record;
             next.fence = {};
             Txn txn;

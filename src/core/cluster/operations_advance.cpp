@@ -200,9 +200,11 @@ void Operations::advance_resolve(const OperationRow& row) {
                       {});
     VolumeRecord next = volume.record;
     const auto [high, low] = context_.random();
-    restart_from(next, operation.arguments.at("keep"), *held, GenerationId::from_random(high, low));
+    // The other one was set aside meanwhile, which takes its time: the kept one may have gone on alone.
+    const std::string& keep = operation.arguments.at("keep");
+    restart_from(next, keep, kept_generation(next, keep, *held), GenerationId::from_random(high, low));
     for (auto& replica : next.replicas) {
-        if (replica.node == operation.arguments.at("keep")) continue;
+        if (replica.node == keep) continue;
         replica.replica = *fresh;
         replica.state = ReplicaState::inconsistent;
     }
@@ -216,6 +218,10 @@ void Operations::advance_confirm(const OperationRow& row) {
     const std::string node = name_of(row.record);
     if (node_gone(context_.gated, node))
         return finish(row, OperationState::succeeded, ErrorCode::internal, "", {});
+    if (node == context_.config.name) {  // the one that was asked is gone, and who takes over is the victim
+        return finish(row, OperationState::failed, ErrorCode::failed_precondition,
+                      node + " answers, it coordinates the cluster now: it is not down", {});
+    }
     if (row.record.step == "confirm") {
         if (auto ok = arbiter_.may_confirm_down(node); !ok) {
             return finish(row, OperationState::failed, ok.error().code, ok.error().message, {});

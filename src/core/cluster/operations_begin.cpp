@@ -206,15 +206,17 @@ Status Operations::begin_one(const VolumeUnexport& c, OperationRecord& operation
 
 // What the replica on that node holds is known to the blockd that has it open, and to nobody else.
 Result<GenerationId> Operations::held_generation(const VolumeRecord& record, const std::string& node) const {
-    if (in_ack_set(record, node)) return record.generation.id;
+    const auto facts = context_.volumes.find(record.id);
+    const bool open = node == context_.config.name && facts != context_.volumes.end() &&
+                      facts->second.view.attached && !facts->second.view.generation.is_blank();
+    const bool beside = open && !names_generation(record, facts->second.view.generation.id);
+    if (in_ack_set(record, node) && !beside) return record.generation.id;
     if (node != context_.config.name) {
         return fail(
             ErrorCode::failed_precondition,
             "what the replica on " + node + " holds is known there only: run this command on " + node);
     }
-    const auto facts = context_.volumes.find(record.id);
-    if (facts == context_.volumes.end() || !facts->second.view.attached ||
-        facts->second.view.generation.is_blank()) {
+    if (!open) {
         return fail(ErrorCode::unavailable, "the replica of " + record.name +
                                                 " here is not open; look with systemctl status gemel-blockd");
     }

@@ -112,6 +112,14 @@ void restart_from(VolumeRecord& volume, const std::string& node, const Generatio
     shrink_to(volume, node, generation);
 }
 
+bool names_generation(const VolumeRecord& volume, const GenerationId& id) {
+    return volume.generation.id == id || std::ranges::find(volume.ancestors, id) != volume.ancestors.end();
+}
+
+GenerationId kept_generation(const VolumeRecord& volume, const std::string& node, const GenerationId& held) {
+    return in_ack_set(volume, node) && names_generation(volume, held) ? volume.generation.id : held;
+}
+
 VolumeRecord granted(const Tables& tables, const VolumeRecord& volume, const Grant& grant) {
     VolumeRecord next = volume;
     const bool owner_lost = volume.owner && volume.owner->node != grant.node;

@@ -50,5 +50,9 @@ void shrink_to(VolumeRecord& volume, const std::string& node, const GenerationId
 // whoever holds one of them is told of a split brain, and never overwritten (promises D7, D8).
 void restart_from(VolumeRecord& volume, const std::string& node, const GenerationId& held,
                   const GenerationId& generation);
+bool names_generation(const VolumeRecord& volume, const GenerationId& id);  // its own, or an ancestor
+// What the kept replica goes on from now, where it held `held` when the operation began: as a member of the
+// ack set it has followed the record since. One beside the record (never named by it) stays what it was.
+GenerationId kept_generation(const VolumeRecord& volume, const std::string& node, const GenerationId& held);
 
 }  // namespace gemel::cluster

@@ -60,6 +60,17 @@ TEST(RestartFrom, AReplicaAtTheRecordsGenerationKeepsEverything) {
     EXPECT_EQ(ack_set(volume), std::vector<std::string>{"node1"});
 }
 
+// Setting the other one aside takes its time, and the kept one went on alone meanwhile: what its disk holds
+// by then is an ancestor (seed 69021: it was not, and no later resolve could end that).
+TEST(RestartFrom, AKeptReplicaThatFollowedTheRecordGoesOnFromIt) {
+    VolumeRecord volume = parted();
+    EXPECT_EQ(kept_generation(volume, "node1", kCommon), kAlone)
+        << "it was at kCommon when the operator asked";
+    EXPECT_EQ(kept_generation(volume, "node2", kCommon), kCommon) << "it is not in the ack set";
+    const GenerationId beside = GenerationId::from_random(9, 9);
+    EXPECT_EQ(kept_generation(volume, "node1", beside), beside);
+}
+
 // H39: what a member was before stays known, newest first, so that an old image is told from the newest one.
 TEST(NodeRules, FormerNoncesAreRemembered) {
     NodeRecord node;
