@@ -64,6 +64,27 @@ TEST(Witness, H3BmcDeadNothingStartsUntilTheOperatorVouches) {
     EXPECT_TRUE(world.until(seconds(10), [&] { return runs_only_on(world, "node2"); }));
 }
 
+// Who was asked is gone, and who takes the operation over is the one it is about (seed 69021).
+TEST(Witness, AVictimThatTakesOverIsNotLost) {
+    World world(2, true);
+    prepare(world, false);
+    world.host("node2").isolated = world.host("node2").store_cut = true;
+    world.run(seconds(125));
+    const auto asked = world.ask("node1", ConfirmDown{"node2", "node2"}, milliseconds(500));
+    ASSERT_TRUE(asked) << asked.error().message;
+    ASSERT_EQ(asked->state, OperationState::running);
+    world.cut_power("node1");
+    world.host("node2").isolated = world.host("node2").store_cut = false;
+    ASSERT_TRUE(world.until(seconds(30), [&] { return world.node("node2").is_coordinator(); }));
+    const auto how_it_ended = [&] {
+        const OperationRecord last = world.node("node2").operation(asked->id).value_or(*asked);
+        return last.state == OperationState::running ? "" : last.error;
+    };
+    ASSERT_TRUE(world.until(seconds(60), [&] { return !how_it_ended().empty(); }));
+    EXPECT_NE(how_it_ended().find("node2 answers"), std::string::npos) << how_it_ended();
+    EXPECT_NE(world.tables("node2").nodes.at("node2").record.fence.state, FenceState::confirmed_down);
+}
+
 TEST(Witness, ARefusalThatBlockdCouldNotDoIsAskedForAgain) {
     World world(2, true);
     prepare(world);

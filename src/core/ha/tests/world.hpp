@@ -299,7 +299,8 @@ class World {
             std::uint64_t id = 1;
             for (const auto& names : {h.group->voters, h.group->learners}) {
                 for (const auto& name : names) {
-                    const bool cut = name != h.name && h.store_cut;
+                    const bool cut =
+                        name != h.name && (h.store_cut || (name != "witness" && host(name).store_cut));
                     const bool up =
                         member_up(name) && (name == "witness" || host(name).group == h.group) && !cut;
                     health.members.push_back(
