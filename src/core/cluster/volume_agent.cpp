@@ -70,6 +70,13 @@ void VolumeAgent::proposal(const BlockdProposal& in) {
         return answer(in.volume, in.propose.proposal, ProposalOutcome::unknown, std::nullopt);
     }
     const std::string name = row->record.name;
+    // Asked again of a new process of this daemon, whose predecessor had it committed and died (C4; seed
+    // 17131). Who leaves makes a generation that nobody else could have made.
+    if (in.propose.kind != ProposalKind::peer_joined &&
+        names_generation(row->record, in.propose.next.generation.id)) {
+        return answer(in.volume, in.propose.proposal, ProposalOutcome::committed,
+                      context_.gated.committed_volume(name));
+    }
     if (const auto why = refusal(*row, in.propose); !why.empty()) {
         context_.log("info", "volume/" + name + ": proposal refused: " + why);
         return answer(in.volume, in.propose.proposal, ProposalOutcome::refused,
