@@ -46,69 +46,6 @@ TEST(Witness, SurvivingOwnerGoesOnAloneWithoutFencing) {
     EXPECT_TRUE(runs_only_on(world, "node1"));
 }
 
-TEST(Witness, H3BmcDeadNothingStartsUntilTheOperatorVouches) {
-    World world(2, true);
-    prepare(world);
-    world.bmc_works = false;
-    world.cut_power("node1");
-    world.run(seconds(60));
-    EXPECT_TRUE(world.runners("web1").empty());
-    const auto early = world.ask("node2", ConfirmDown{"node1", "node1"});
-    EXPECT_FALSE(early);
-    world.run(seconds(65));
-    const Instant asked = world.now();
-    const auto done = world.ask("node2", ConfirmDown{"node1", "node1"}, seconds(90));
-    ASSERT_TRUE(done) << done.error().message;
-    EXPECT_EQ(done->state, OperationState::succeeded) << done->error;
-    EXPECT_GE((world.now() - asked).milliseconds(), 30000);
-    EXPECT_TRUE(world.until(seconds(10), [&] { return runs_only_on(world, "node2"); }));
-}
-
-// Who was asked is gone, and who takes the operation over is the one it is about (seed 69021).
-TEST(Witness, AVictimThatTakesOverIsNotLost) {
-    World world(2, true);
-    prepare(world, false);
-    world.host("node2").isolated = world.host("node2").store_cut = true;
-    world.run(seconds(125));
-    const auto asked = world.ask("node1", ConfirmDown{"node2", "node2"}, milliseconds(500));
-    ASSERT_TRUE(asked) << asked.error().message;
-    ASSERT_EQ(asked->state, OperationState::running);
-    world.cut_power("node1");
-    world.host("node2").isolated = world.host("node2").store_cut = false;
-    ASSERT_TRUE(world.until(seconds(30), [&] { return world.node("node2").is_coordinator(); }));
-    const auto how_it_ended = [&] {
-        const OperationRecord last = world.node("node2").operation(asked->id).value_or(*asked);
-        return last.state == OperationState::running ? "" : last.error;
-    };
-    ASSERT_TRUE(world.until(seconds(60), [&] { return !how_it_ended().empty(); }));
-    EXPECT_NE(how_it_ended().find("node2 answers"), std::string::npos) << how_it_ended();
-    EXPECT_NE(world.tables("node2").nodes.at("node2").record.fence.state, FenceState::confirmed_down);
-}
-
-TEST(Witness, ARefusalThatBlockdCouldNotDoIsAskedForAgain) {
-    World world(2, true);
-    prepare(world);
-    world.bmc_works = false;
-    world.cut_power("node1");
-    world.run(seconds(125));
-    world.host("node2").refusals_failing = 2;
-    ASSERT_TRUE(world.ask("node2", ConfirmDown{"node1", "node1"}, seconds(120)));
-    EXPECT_TRUE(world.until(seconds(10), [&] { return runs_only_on(world, "node2"); }));
-    EXPECT_EQ(world.host("node2").refusals_failing, 0U);
-}
-
-TEST(Witness, H29OwnerCutFromTheStoreIsNotFencedWhileItAnswers) {
-    World world(2, true);
-    prepare(world);
-    world.host("node1").store_cut = true;
-    world.run(seconds(120));
-    EXPECT_TRUE(world.fenced.empty());
-    EXPECT_TRUE(runs_only_on(world, "node1"));
-    world.host("node1").store_cut = false;
-    world.run(seconds(10));
-    EXPECT_TRUE(world.node("node1").is_acting());
-}
-
 TEST(Witness, TwoThatDoNotHearEachOtherKeepOneCoordinator) {
     World world(2, true);
     prepare(world);
@@ -168,28 +105,6 @@ TEST(Witness, ACoordinatorWhoseMemberWasRemovedLeadsNoLonger) {
     EXPECT_TRUE(world.until(seconds(3), [&] { return world.node(other).is_coordinator(); }));
     EXPECT_FALSE(world.node(former).is_coordinator());
     EXPECT_TRUE(world.fenced.empty());
-}
-
-// What it had planned before the gap waits until the store has answered again.
-TEST(Witness, H11ACoordinatorThatWasPausedAsksForItsTermBeforeItFences) {
-    World world(2, true);
-    prepare(world);
-    world.cut_power("node1");
-    ASSERT_TRUE(world.until(seconds(20), [&] { return world.node("node2").is_coordinator(); }));
-    world.watch_lag = seconds(19);
-    const auto requested = [&] {
-        return world.host("node2").log.back().find("is going to be fenced") != std::string::npos;
-    };
-    ASSERT_TRUE(world.until(seconds(20), requested));
-    ASSERT_TRUE(world.fenced.empty());
-    world.watch_lag = {};
-    world.host("node2").reads_fail = true;
-    world.host("node2").paused_until = world.now() + milliseconds(1050);
-    world.run(milliseconds(1150));
-    EXPECT_TRUE(world.fenced.empty()) << "the plan of before the gap";
-    world.host("node2").reads_fail = false;
-    EXPECT_TRUE(world.until(seconds(20), [&] { return !world.fenced.empty(); }));
-    EXPECT_TRUE(world.until(seconds(20), [&] { return world.host("node1").on; })) << "powered on again";
 }
 
 TEST(Witness, G2StaleNodeWithWitnessStartsNothing) {
@@ -434,27 +349,6 @@ TEST(Witness, AwayForLongItIsRemovedAndAddedAgainWhenItReturns) {
     EXPECT_TRUE(runs_only_on(world, "node1"));
 }
 
-// The term ends between the commit of the power-on and the device: the next term of the process carries it
-// out.
-TEST(Witness, ACommittedPowerOnOutlivesItsTerm) {
-    World world(2, true);
-    prepare(world);
-    world.cut_power("node1");
-    auto& survivor = world.host("node2");
-    const auto committed = [&] {
-        const auto* stored = survivor.group->store.find(keys::node("node1"));
-        const auto record = decode<NodeRecord>(stored->value);
-        return record && record->fence.power_on_done;
-    };
-    ASSERT_TRUE(world.until(seconds(20), committed));
-    ASSERT_FALSE(world.host("node1").on);
-    survivor.paused_until = world.now() + milliseconds(1100);
-    for (const auto& [id, holder] : survivor.group->leases)
-        if (holder.first == "node2") survivor.inbox.push_back(LeaseLost{id});
-    EXPECT_TRUE(world.until(seconds(30), [&] { return world.host("node1").on; }));
-    EXPECT_EQ(world.fenced, std::vector<std::string>{"node1"});
-}
-
 // A guard that believes nobody else could be granted would pause a cut-off guest instead of killing it.
 TEST(Witness, TheGuardIsToldWhenThePeerCouldBeGrantedAgain) {
     World world(2, true);
@@ -497,26 +391,6 @@ TEST(Resources, WhatCanOnlyFailLaterIsRefusedAtOnce) {
     guest.memory_bytes = 1 << 30;
     EXPECT_TRUE(world.ask("node1", guest));
     EXPECT_EQ(world.node("node1").status().nodes.at(1).memory_free_bytes, 1ULL << 30) << "of the peer too";
-}
-
-TEST(Operations, AFenceThatCouldEndTooLateIsRefused) {
-    for (const bool witness : {false, true}) {
-        World world(2, witness);
-        prepare(world);
-        auto slow = bmc("node1");
-        slow.device.timeout_ms = 20000;  // the command line's default
-        EXPECT_TRUE(world.ask("node1", slow));
-        slow.device.timeout_ms = 25000;
-        EXPECT_EQ(world.ask("node1", slow).has_value(), witness)
-            << "the second turn begins late, and its attempt may begin late in it";
-        slow.device.timeout_ms = 40000;
-        const auto late = world.ask("node1", slow);
-        EXPECT_EQ(late.has_value(), witness) << "two attempts one after the other do not fit";
-        slow.device.timeout_ms = 60000;
-        const auto never = world.ask("node1", slow);
-        ASSERT_FALSE(never);
-        EXPECT_EQ(never.error().code, ErrorCode::invalid_argument) << never.error().message;
-    }
 }
 
 // What one request made, the next one finds, however late the store's watch is.
