@@ -200,6 +200,26 @@ TEST(TwoVoters, H35AMemberThatCatchesUpIsNotOfAnOlderHistory) {
     EXPECT_EQ(world.host("node2").aside.size(), aside + 1) << "its own forced store, and no other";
 }
 
+// etcd has removed the witness, the record does not say so yet, and who was to write it loses its power: one
+// of two voters is left, whatever the record says.
+TEST(TwoVoters, ARemovedWitnessIsNoVoterBeforeTheRecordSaysSo) {
+    World world(2, true);
+    prepare(world);
+    world.witness_on = false;
+    const auto removed = [&] {
+        const auto& record = world.tables("node1").cluster->record;
+        return record.removing_voter == "witness" && !world.host("node1").group->voters.contains("witness");
+    };
+    ASSERT_TRUE(world.until(seconds(700), removed));
+    const std::string former = world.node("node1").is_coordinator() ? "node1" : "node2";
+    const std::string other = former == "node1" ? "node2" : "node1";
+    world.auto_power_on = false;
+    world.cut_power(former);
+    const auto alone = [&] { return world.tables(other).cluster->record.voters.size() == 1; };
+    EXPECT_TRUE(world.until(seconds(60), alone)) << world.host(other).log.back();
+    EXPECT_TRUE(world.until(seconds(30), [&] { return runs_only_on(world, other); }));
+}
+
 // Chosen on both sides at the same moment: nothing is chosen, no store is set aside, and it can be said
 // again.
 TEST(TwoVoters, BothHistoriesChosenAtOnceIsNoChoice) {
