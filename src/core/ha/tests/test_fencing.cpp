@@ -168,5 +168,27 @@ TEST(Witness, ASessionSinceTheAttemptVoidsTheFence) {
     EXPECT_TRUE(world.until(seconds(20), [&] { return runs_only_on(world, "node2"); }));
 }
 
+// A board is slow, and who ordered the fencing may be off himself before it is done: who registers over a
+// request against its own last life fences nobody meanwhile (seed 4757: both were off).
+TEST(Witness, WhoRegistersOverAFencingWaitsForItsEnd) {
+    World world(2, true);
+    prepare(world);
+    world.bmc_works = false;
+    world.host("node1").isolated = world.host("node1").store_cut = true;
+    const auto fence = [&] { return world.tables("node2").nodes.at("node1").record.fence.state; };
+    ASSERT_TRUE(world.until(seconds(30), [&] { return fence() == FenceState::requested; }));
+    world.cut_power("node1");
+    world.host("node1").isolated = world.host("node1").store_cut = false;
+    world.boot("node1");
+    ASSERT_TRUE(world.until(seconds(30), [&] { return world.node("node1").is_acting(); }));
+    const Instant registered = world.now();
+    ASSERT_TRUE(world.until(seconds(3), [&] { return runs_only_on(world, "node2"); }));
+    world.bmc_works = true;
+    world.cut_power("node2");
+    ASSERT_TRUE(world.until(seconds(20), [&] { return !world.fenced.empty(); }));
+    EXPECT_GT(world.now() - registered, milliseconds(4900)) << "its own device may take 5 s";
+    EXPECT_TRUE(world.until(seconds(20), [&] { return runs_only_on(world, "node1"); }));
+}
+
 }  // namespace
 }  // namespace gemel::ha
