@@ -67,6 +67,21 @@ TEST(Witness, H28ClusterdRestartsNothingHappens) {
     EXPECT_TRUE(runs_only_on(world, "node1"));
 }
 
+// clusterd dies between the commit and its answer; blockd asks the next process (C4; seed 17131).
+TEST(Witness, AProposalThatWasCommittedIsNotRefusedToWhoAsksAgain) {
+    World world(2, true);
+    prepare(world);
+    world.cut_power("node2");
+    ASSERT_TRUE(world.until(seconds(10), [&] { return acks(world, "node1").size() == 1; }));
+    world.start_clusterd("node1");
+    ASSERT_TRUE(world.until(seconds(20), [&] { return world.node("node1").is_acting(); }));
+    Host& host = world.host("node1");
+    host.answered.reset();
+    host.inbox.push_back(*host.proposed);
+    ASSERT_TRUE(world.until(seconds(2), [&] { return host.answered.has_value(); }));
+    EXPECT_EQ(*host.answered, replication::ProposalOutcome::committed);
+}
+
 // Its blockd may be away for as long as it likes: while the store says that nobody else was granted the disk,
 // the guard pauses and kills nothing. A node that does not reach the store any more is not told so.
 TEST(Witness, H40TheGuardHearsOfEveryReadThatShowsTheOwner) {

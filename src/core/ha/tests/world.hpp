@@ -75,6 +75,8 @@ struct Host {
     bool snapshot_given = false;
     std::uint64_t watched = 0;
     std::map<VolumeId, FakeVolume> volumes;
+    std::optional<BlockdProposal> proposed;  // the last one, and how it was answered
+    std::optional<replication::ProposalOutcome> answered;
     std::set<VolumeId> backing;
     // Its member was added and has not caught up: what a read of its own disk shows; nothing else answers.
     std::optional<LineageRecord> catches_up;
@@ -421,7 +423,8 @@ class World {
             generation = {GenerationId::from_random(propose.proposal, 9), generation.id,
                           generation.counter + 1};
         }
-        h.inbox.push_back(BlockdProposal{volume.committed.record.id, propose});
+        h.proposed = BlockdProposal{volume.committed.record.id, propose};
+        h.inbox.push_back(*h.proposed);
     }
 
     void later(Duration after, std::function<void()> what) {
@@ -596,6 +599,7 @@ class World {
     void run(Host& h, const BlockdProposalDone& out) {
         auto& volume = h.volumes[out.volume];
         volume.proposed = false;
+        h.answered = out.done.outcome;
         if (out.done.current) volume.committed = *out.done.current;
     }
     void run(Host& h, const BlockdRefuseEpoch& out) {
