@@ -283,5 +283,44 @@ TEST_F(BootedAloneTest, WhatIsOnItsDiskIsReadAllTheSame) {
     EXPECT_FALSE(cluster_.member(0).directory.has_copy());
 }
 
+// Before our member is started the others' are asked what they know of it, quorum or not (H8, H39).
+class OthersAreAskedTest : public DriverOfOneMember {
+  protected:
+    OthersAreAskedTest() : DriverOfOneMember(3) {
+        cluster_.start_all();
+        for (const std::size_t other : {1U, 2U}) {
+            const auto& config = cluster_.member(other).config;
+            settings_.file.members.push_back(
+                {"node" + std::to_string(other + 1), config.peer_url, config.client_url});
+        }
+        driver_ = std::make_unique<StoreDriver>(settings_, inbox_.sink());
+    }
+    std::optional<cluster::ReadDone> ask(const std::string& member) {
+        driver_->handle(cluster::StoreRead{++tag_, {"/gemel/nodes/node1"}, true, true, member});
+        return inbox_.wait<cluster::ReadDone>([&](const auto& one) { return one.tag == tag_; });
+    }
+};
+
+TEST_F(OthersAreAskedTest, WhatAnotherMemberHasAppliedIsReadWithoutAQuorum) {
+    const auto put =
+        cluster_.client()->commit({{}, {etcd::Step::put("/gemel/nodes/node1", "later")}, {}}, seconds(5));
+    ASSERT_EQ(put.outcome, etcd::Outcome::committed) << put.error.message;
+    for (const std::size_t member : {0U, 2U}) ASSERT_TRUE(cluster_.member(member).process().stop(seconds(3)));
+    std::optional<cluster::ReadDone> done;
+    // a follower may apply it a moment later
+    EXPECT_TRUE(gemel::testing::eventually(seconds(20), [&] {
+        done = ask("node2");
+        return done && done->ok && !done->values.empty();
+    }));
+    ASSERT_TRUE(done && done->values.size() == 1U);
+    EXPECT_EQ(done->values[0].value, "later");
+    const auto nobody = ask("node3");
+    ASSERT_TRUE(nobody.has_value()) << "one attempt, then an answer";
+    EXPECT_FALSE(nobody->ok);
+    const auto stranger = ask("node9");
+    ASSERT_TRUE(stranger.has_value());
+    EXPECT_FALSE(stranger->ok);
+}
+
 }  // namespace
 }  // namespace gemel::clusterd
