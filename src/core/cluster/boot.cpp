@@ -303,12 +303,7 @@ void Boot::commit_registration() {
     record.memory_bytes = context_.config.memory_bytes;
     record.feature_level = kFeatureLevel;
     record.state = NodeState::member;
-    if (!same_life && record.fence.state == FenceState::requested) {
-        for (const auto& [name, device] : context_.gated.fence_devices)
-            if (device.record.node == context_.config.name)
-                context_.aimed_at_until =
-                    std::max(context_.aimed_at_until, context_.now + milliseconds(device.record.timeout_ms));
-    }
+    if (!same_life && record.fence.state == FenceState::requested) context_.aimed_at();
     if (!same_life) record.fence = {};
     txn.puts.push_back({key, encode(record), 0});
     for (const auto& pool : context_.config.pools) {

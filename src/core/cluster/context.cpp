@@ -31,6 +31,12 @@ bool Context::removed_witness(const ClusterRecord& cluster, const VoterRecord& v
     });
 }
 
+void Context::aimed_at() {
+    for (const auto& [name, device] : gated.fence_devices)
+        if (device.record.node == config.name)
+            aimed_at_until = std::max(aimed_at_until, now + milliseconds(device.record.timeout_ms));
+}
+
 std::size_t Context::voter_count() const {
     std::size_t count = 0;
     each_voter([&](const VoterRecord&) { ++count; });

@@ -83,8 +83,8 @@ class Context {
     // Set when a clean leave begins to close the volumes, until this process ends: blockd is handed nothing
     // any more, and this node neither fences nor forces.
     bool withdrawn = false;
-    // A fencing that the tables named when this life registered, of the life before, may still land here: a
-    // management board is slow, and whoever ordered it may be off himself by then. Nobody is fenced before.
+    // A fencing that the tables name, of this life or the one before, may still land here: a management board
+    // is slow, and whoever ordered it may be off or paused by now. Nobody is fenced before.
     Instant aimed_at_until;
     std::uint64_t term = 0;  // election key's create revision while this node is coordinator
     Instant term_shown_at;   // sending time of the newest linearizable answer that showed this term
@@ -125,6 +125,7 @@ class Context {
     const TimingRecord& timing() const {
         return gated.cluster ? gated.cluster->record.timing : config.timing;
     }
+    void aimed_at();  // until this node's own devices must have answered
     Duration suspicion() const { return milliseconds(timing().suspicion_ms); }
     bool store_quorate() const { return store == StoreCondition::quorate; }
     bool is_coordinator() const { return acting && term != 0; }

@@ -296,7 +296,7 @@ void Coordinator::run_fence(const RunFence& step) {
     }
     if (context_.now < context_.aimed_at_until) {
         context_.blocked["node/" + step.node] = {
-            "a fencing of this node's last life may still switch it off; " + step.node +
+            "a fencing of this node that was under way may still switch it off; " + step.node +
                 " is fenced after that",
             false};
         return;
@@ -396,6 +396,7 @@ void Coordinator::withdraw_requests() {
         const bool there =
             peer != nullptr && peer->incarnation == fence.incarnation && peers_.clusterd_alive(name);
         if (!stands || !(here || there) || fences_[name].running || committing_ != 0) continue;
+        if (here) context_.aimed_at();  // who ordered it leads no longer; his board may not know
         NodeRecord next = row.record;
         next.fence.state = FenceState::none;
         Txn txn;
