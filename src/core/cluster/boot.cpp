@@ -294,9 +294,7 @@ void Boot::commit_registration() {
     if (!facts_.next_member_nonce.is_nil()) {
         // Of one that was added the tables may not know the nonce it began with: it is a former one from now
         // on, or a heartbeat that is still on its way would have it vouched for again.
-        const auto& former = record.former_nonces;
-        const bool known = std::ranges::find(former, facts_.member_nonce) != former.end();
-        if (!facts_.member_nonce.is_nil() && !known) renew_nonce(record, facts_.member_nonce);
+        if (!facts_.member_nonce.is_nil()) renew_nonce(record, facts_.member_nonce);
         renew_nonce(record, facts_.next_member_nonce);
     }
     record.version = context_.config.version;

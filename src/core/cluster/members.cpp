@@ -137,8 +137,7 @@ bool Members::vouch(const std::string& name, const Uuid& nonce) {
     const auto row = context_.gated.nodes.find(name);
     if (row == context_.gated.nodes.end() || row->second.record.member_nonce == nonce) return true;
     NodeRecord next = row->second.record;
-    if (std::ranges::find(next.former_nonces, nonce) != next.former_nonces.end()) return false;
-    renew_nonce(next, nonce);
+    if (!renew_nonce(next, nonce)) return false;
     Txn txn;
     context_.reads(txn, keys::node(name), row->second);
     txn.puts.push_back({keys::node(name), encode(next), 0});

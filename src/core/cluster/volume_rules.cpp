@@ -23,12 +23,14 @@ bool node_gone(const Tables& tables, const std::string& node) {
     return row != tables.nodes.end() && proven_gone(tables, node, row->second.record.incarnation);
 }
 
-void renew_nonce(NodeRecord& node, const Uuid& nonce) {
-    if (node.member_nonce == nonce) return;
+bool renew_nonce(NodeRecord& node, const Uuid& nonce) {
+    if (node.member_nonce == nonce) return true;
+    if (std::ranges::find(node.former_nonces, nonce) != node.former_nonces.end()) return false;
     if (!node.member_nonce.is_nil()) node.former_nonces.insert(node.former_nonces.begin(), node.member_nonce);
     if (node.former_nonces.size() > NodeRecord::kMaxFormerNonces)
         node.former_nonces.resize(NodeRecord::kMaxFormerNonces);
     node.member_nonce = nonce;
+    return true;
 }
 
 const ReplicaRecord* replica_on(const VolumeRecord& volume, const std::string& node) {

@@ -19,8 +19,9 @@ bool proven_gone(const Tables& tables, const std::string& node, const Incarnatio
 // The node's registered life is over and no new one has registered.
 bool node_gone(const Tables& tables, const std::string& node);
 
-// Another data directory, or another life of it, takes its place: the former nonce is remembered.
-void renew_nonce(NodeRecord& node, const Uuid& nonce);
+// Another data directory, or another life of it, takes its place: the former nonce is remembered. false: that
+// one is a former one itself; lives only follow one another, and nothing is changed.
+bool renew_nonce(NodeRecord& node, const Uuid& nonce);
 
 const ReplicaRecord* replica_on(const VolumeRecord& volume, const std::string& node);
 bool in_ack_set(const VolumeRecord& volume, const std::string& node);

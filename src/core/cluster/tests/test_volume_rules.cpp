@@ -82,6 +82,9 @@ TEST(NodeRules, FormerNoncesAreRemembered) {
     EXPECT_EQ(node.member_nonce, Uuid::from_random(40, 40));
     ASSERT_EQ(node.former_nonces.size(), NodeRecord::kMaxFormerNonces);
     EXPECT_EQ(node.former_nonces.front(), Uuid::from_random(39, 39));
+    const NodeRecord before = node;
+    EXPECT_FALSE(renew_nonce(node, Uuid::from_random(38, 38))) << "a life of before does not come back";
+    EXPECT_EQ(node, before);
 }
 
 }  // namespace

@@ -9,6 +9,22 @@ namespace {
 
 using namespace testing;
 
+void cut_off(World& world, const std::string& name, bool cut) {
+    world.host(name).isolated = world.host(name).store_cut = cut;
+}
+
+FenceState fence_of_node1(World& world) {
+    return world.tables("node2").nodes.at("node1").record.fence.state;
+}
+
+// node1, with the guest, is cut off and requested; its board does not answer.
+void request_without_a_board(World& world) {
+    prepare(world);
+    world.bmc_works = false;
+    cut_off(world, "node1", true);
+    ASSERT_TRUE(world.until(seconds(30), [&] { return fence_of_node1(world) == FenceState::requested; }));
+}
+
 TEST(Witness, H3BmcDeadNothingStartsUntilTheOperatorVouches) {
     World world(2, true);
     prepare(world);
@@ -30,14 +46,10 @@ TEST(Witness, H3BmcDeadNothingStartsUntilTheOperatorVouches) {
 // Its board failed, and then it answers: at its next silence it is requested anew (H11).
 TEST(Witness, ARequestToFenceIsWithdrawnWhenTheVictimAnswers) {
     World world(2, true);
-    prepare(world);
-    world.bmc_works = false;
-    world.host("node1").isolated = world.host("node1").store_cut = true;
-    const auto fence = [&] { return world.tables("node2").nodes.at("node1").record.fence.state; };
-    ASSERT_TRUE(world.until(seconds(30), [&] { return fence() == FenceState::requested; }));
+    request_without_a_board(world);
     world.run(seconds(2));
-    world.host("node1").isolated = world.host("node1").store_cut = false;
-    EXPECT_TRUE(world.until(seconds(20), [&] { return fence() == FenceState::none; }));
+    cut_off(world, "node1", false);
+    EXPECT_TRUE(world.until(seconds(20), [&] { return fence_of_node1(world) == FenceState::none; }));
     world.bmc_works = true;
     world.run(seconds(30));
     EXPECT_TRUE(world.host("node1").on);
@@ -49,13 +61,13 @@ TEST(Witness, ARequestToFenceIsWithdrawnWhenTheVictimAnswers) {
 TEST(Witness, AVictimThatTakesOverIsNotLost) {
     World world(2, true);
     prepare(world, false);
-    world.host("node2").isolated = world.host("node2").store_cut = true;
+    cut_off(world, "node2", true);
     world.run(seconds(125));
     const auto asked = world.ask("node1", ConfirmDown{"node2", "node2"}, milliseconds(500));
     ASSERT_TRUE(asked) << asked.error().message;
     ASSERT_EQ(asked->state, OperationState::running);
     world.cut_power("node1");
-    world.host("node2").isolated = world.host("node2").store_cut = false;
+    cut_off(world, "node2", false);
     ASSERT_TRUE(world.until(seconds(30), [&] { return world.node("node2").is_coordinator(); }));
     const auto how_it_ended = [&] {
         const OperationRecord last = world.node("node2").operation(asked->id).value_or(*asked);
@@ -172,13 +184,9 @@ TEST(Witness, ASessionSinceTheAttemptVoidsTheFence) {
 // request against its own last life fences nobody meanwhile (seed 4757: both were off).
 TEST(Witness, WhoRegistersOverAFencingWaitsForItsEnd) {
     World world(2, true);
-    prepare(world);
-    world.bmc_works = false;
-    world.host("node1").isolated = world.host("node1").store_cut = true;
-    const auto fence = [&] { return world.tables("node2").nodes.at("node1").record.fence.state; };
-    ASSERT_TRUE(world.until(seconds(30), [&] { return fence() == FenceState::requested; }));
+    request_without_a_board(world);
     world.cut_power("node1");
-    world.host("node1").isolated = world.host("node1").store_cut = false;
+    cut_off(world, "node1", false);
     world.boot("node1");
     ASSERT_TRUE(world.until(seconds(30), [&] { return world.node("node1").is_acting(); }));
     const Instant registered = world.now();
