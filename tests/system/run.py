@@ -4,8 +4,8 @@
     tests/system/run.py [--long] [--list] [NAME ...]     NAME: a file (sandbox), or file.test, or a part of a test's name.
     Slow tests run with --long, or when file.test names one.
 
-One line per test with its seconds, at the end `N passed, N failed`; exit code 0 only when all passed. Tests run one
-after the other: they measure times, and the machine is small.
+One line per test with its seconds, at the end what failed, once more, and `N passed, N failed`; exit code 0 only when
+all passed. Tests run one after the other: they measure times, and the machine is small.
 """
 import argparse
 import importlib
@@ -46,6 +46,7 @@ def out_of_time(*_):
 
 
 def run_one(name, function):
+    """None where the test passed, else the lines that say what failed and where."""
     library.set_current_test(name)
     started = time.monotonic()
     signal.signal(signal.SIGALRM, out_of_time)
@@ -56,15 +57,17 @@ def run_one(name, function):
         finally:
             signal.alarm(0)
     except Exception as error:   # a broken test is a failed test; the others still run
-        print(f"FAIL {time.monotonic() - started:6.1f} s  {name}")
         frames = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in frames if Path(frame.filename).name.startswith("test_")] or frames
-        print(f"     {Path(own[-1].filename).name}:{own[-1].lineno}: {own[-1].line}")
         kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
-        print("     " + (kind + str(error)).replace("\n", "\n     "), flush=True)
-        return False
+        lines = [f"FAIL {time.monotonic() - started:6.1f} s  {name}",
+                 f"     {Path(own[-1].filename).name}:{own[-1].lineno}: {own[-1].line}",
+                 "     " + (kind + str(error)).replace("\n", "\n     ")]
+        failure = "\n".join(lines)
+        print(failure, flush=True)
+        return failure
     print(f"ok   {time.monotonic() - started:6.1f} s  {name}", flush=True)
-    return True
+    return None
 
 
 def main():
@@ -84,9 +87,11 @@ def main():
         print("system tests need root (namespaces, mounts): run the same with sudo", file=sys.stderr)
         return 2
     library.remove_leftovers()
-    passed = sum(run_one(name, function) for name, function in tests)
-    print(f"{passed} passed, {len(tests) - passed} failed")
-    return 0 if passed == len(tests) else 1
+    failures = [failure for name, function in tests if (failure := run_one(name, function))]
+    if failures:   # again, at the end: whoever sees only a log's last lines sees why
+        print("\n".join(failures))
+    print(f"{len(tests) - len(failures)} passed, {len(failures)} failed")
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

@@ -30,10 +30,25 @@ Result<std::unique_ptr<Client>> client_of_copy(const Process& process, const htt
     return client;
 }
 
+// --force-new-cluster drops what the log holds behind the commit index that is on disk. etcd syncs that index
+// only with the next entry, so after a power cut the key-value store may have applied what is dropped: it
+// then skips as many of the first new entries, which nobody answers. This changes nothing and is answered as
+// soon as entries are applied again (no key has revision 1: a store begins with it).
+Status wait_until_applying(Client& client) {
+    const Transaction nothing{{Compare::revision_is("/", 1)}, {Step::put("/", "")}, {}};
+    const auto deadline = Clock::now() + std::chrono::seconds(15);
+    while (client.commit(nothing, milliseconds(200)).outcome != Outcome::compare_failed)
+        if (Clock::now() > deadline)
+            return fail(ErrorCode::timed_out,
+                        "the forced copy of the store does not apply what is committed");
+    return {};
+}
+
 // One commit, whose outcome must be certain.
 Status commit_on_copy(const Process& process, const http::TlsFiles& tls, const Transaction& first_commit) {
     const auto client = client_of_copy(process, tls);
     if (!client) return tl::unexpected<Error>(client.error());
+    if (auto ok = wait_until_applying(**client); !ok) return ok;
     const auto result = (*client)->commit(first_commit, seconds(10));
     if (result.outcome == Outcome::committed) return {};
     if (result.outcome == Outcome::compare_failed)
@@ -55,6 +70,10 @@ Status force_prepare(const StoreDirectory& directory, const ProcessConfig& confi
     if (done) done = commit_on_copy(process, config.tls, first_commit);
     // etcd has synced what it answered; ending it gently only spares the next start some work.
     const Status stopped = process.stop(seconds(3));
+    // Who joins a member that was forced must not replay its log, which lacks what was dropped: it would hold
+    // other revisions, refuse what the others accept, and vote. Where there is a snapshot it is sent that.
+    if (done && stopped && !has_snapshot(directory.forcing()))
+        done = fail(ErrorCode::io_error, "the forced copy of the store holds no snapshot; it is not used");
     if (done && stopped) return sync_directory(directory.forcing());
     if (stopped) {
         if (auto removed = directory.delete_copy(); !removed) return removed;

@@ -125,6 +125,13 @@ Status sync_directory(const fs::path& path) {
     return {};
 }
 
+bool has_snapshot(const fs::path& data) {
+    std::error_code none;
+    for (const auto& entry : fs::directory_iterator(data / "member" / "snap", none))
+        if (entry.path().extension() == ".snap") return true;
+    return false;
+}
+
 Status copy_tree_durably(const fs::path& from, const fs::path& to) {
     if (auto done = copy_directory(from, to); !done) return done;
     return sync_directory(to.parent_path());

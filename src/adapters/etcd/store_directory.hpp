@@ -51,6 +51,8 @@ class StoreDirectory {
     std::filesystem::path state_;
 };
 
+// The data directory holds a snapshot of etcd's: its log begins there, and who joins it is sent one.
+bool has_snapshot(const std::filesystem::path& data);
 // Copies files and directories, holes as holes, and syncs all of it. Log segments that etcd made in advance
 // (*.tmp) are left out. The destination must not exist.
 Status copy_tree_durably(const std::filesystem::path& from, const std::filesystem::path& to);

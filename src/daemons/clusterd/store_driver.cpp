@@ -14,6 +14,7 @@
 
 #include "adapters/etcd/client.hpp"
 #include "adapters/etcd/force.hpp"
+#include "adapters/etcd/join.hpp"
 #include "adapters/etcd/process.hpp"
 #include "adapters/etcd/store_directory.hpp"
 #include "adapters/etcd/watcher.hpp"
@@ -152,6 +153,9 @@ struct StoreDriver::Impl {
     Status run_command(const cluster::StoreCommandKind& command);
     Status start_store();
     Status force(const cluster::ForcePrepare& command);
+    Status join_store(const std::string& initial_cluster) const {
+        return etcd::join_store(directory, process_config(), initial_cluster);
+    }
     etcd::WatcherCallbacks watch_callbacks();
     // After our store was replaced the machine begins with empty tables, also where the watch (of another
     // member) did not notice anything.
@@ -373,7 +377,7 @@ Status StoreDriver::Impl::run_command(const cluster::StoreCommandKind& command) 
                           },
                           [&](const cluster::JoinStore& join) -> Status {
                               if (process.find() != 0) return {};
-                              const Status done = process.start({join.initial_cluster, true});
+                              const Status done = join_store(join.initial_cluster);
                               read_again();
                               return done;
                           },

@@ -92,11 +92,12 @@ class Cluster(Sandbox):
 
     def healthy(self, host):
         status = self.state(host)
-        return bool(status) and status["store"]["state"] == "quorate" and all(n["state"] == "online" for n in status["nodes"])
+        return (bool(status) and status["store"]["state"] == "quorate"
+                and all(n["state"] == "online" and n["voter"] for n in status["nodes"]))
 
     def wait_healthy(self, deadline_s=90, hosts=NODES):
         for host in hosts:
-            wait_for(lambda: self.healthy(host), deadline_s, f"{host} to see a quorate cluster with all nodes online")
+            wait_for(lambda: self.healthy(host), deadline_s, f"{host} to see a quorate cluster with all nodes online and voting")
 
     def node_state(self, asked, name):
         return next((n["state"] for n in self.state(asked).get("nodes", []) if n["name"] == name), None)
