@@ -562,7 +562,17 @@ bool World::beyond_repair() const {
         if (disks_[node]->wounds() > 0 && blocks_[node]->view().local_state == ReplicaState::failed)
             return true;
     }
-    return false;
+    return both_copies_failed();
+}
+
+// Both in the ack set, and each knows that its disk failed before the other could leave it.
+bool World::both_copies_failed() const {
+    for (std::uint32_t node = 0; node < 2; ++node) {
+        const ReplicaState state = blocks_[node]->view().local_state;
+        const bool failed = state == ReplicaState::failed || state == ReplicaState::inconsistent;
+        if (!control_->in_ack_set(node) || disks_[node]->wounds() == 0 || !failed) return false;
+    }
+    return true;
 }
 
 // Nobody will use that disk again by himself, and nothing else counts.

@@ -170,6 +170,7 @@ class World final : public WorldPort, public GuestObserver, public EngineWatch {
     void take_image(std::uint32_t node);
     void live();
     bool beyond_repair() const;
+    bool both_copies_failed() const;
     bool only_copy_failed() const;
     Duration outage();
     std::uint32_t owner_or_random();

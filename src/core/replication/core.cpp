@@ -149,6 +149,10 @@ void Core::disk_done(const DiskDone& done) {
 // What waits for a metadata write waits for ever when it failed: this replica takes no part any more (M2).
 void Core::metadata_written(TagKind kind, std::uint32_t index, IoStatus status) {
     if (status != IoStatus::ok) {
+        if (kind == TagKind::superblock_write) {
+            metadata.not_written();
+            idle_at_ = std::min(idle_at_, now + seconds(1));
+        }
         fail_local("metadata write failed");
         return;
     }
@@ -247,6 +251,8 @@ void Core::settle() {
 // volume at rest is clean on disk (D16), and a crash then costs no resync.
 void Core::idle_work() {
     idle_at_ = Instant::never();
+    // That this replica has failed must outlive the process: the next one would serve what the device forgot.
+    if (local_failed_) metadata.try_again();
     if (local_failed_ || now - front.last_write() < seconds(1)) {
         idle_at_ = now + seconds(1);
         return;

@@ -34,6 +34,10 @@ class MetadataStore {
     void distrust() { ++version_; }  // what was loaded may not be stable: it is written again
     void pump(Outputs& outputs);
     void written();
+    void not_written() { failed_ = true; }  // an error: nothing more is written until try_again()
+    void try_again() {
+        if (failed_) failed_ = busy_ = false;
+    }
 
   private:
     formats::Superblock wanted_;
@@ -44,6 +48,7 @@ class MetadataStore {
     std::uint64_t stable_version_ = 1;
     std::uint64_t writing_version_ = 0;
     bool busy_ = false;
+    bool failed_ = false;
     alignas(4096) std::array<std::byte, 4096> page_{};
 };
 

@@ -185,6 +185,34 @@ TEST_P(LocalDisk, a_failed_flush_lets_the_guest_go_on_over_the_network) {  // F4
     EXPECT_EQ(p->store.record.replicas[0].state, ReplicaState::failed);
 }
 
+// The only copy: the flush that failed let the device forget what was answered. The next process of the same
+// life must know, also where the first attempt to write that down failed like the flush (seed 97741, D1,
+// D14).
+TEST_P(LocalDisk, that_the_only_copy_failed_outlives_its_process) {
+    for (const bool fails : {false, true}) {
+        const auto p = healthy(GetParam());
+        p->kill(1);
+        p->disconnect();
+        p->settle(seconds(5));
+        p->write(0, 8);
+        p->settle();
+        p->node(0).disk.fail_flushes = fails;
+        p->node(0).disk.fail_metadata_writes = fails ? 1 : 0;
+        const auto flush = p->request(0, FrontOperation::flush, 0, 0);
+        p->settle(seconds(5));
+        EXPECT_EQ(p->completed.at(flush), fails ? IoStatus::io_error : IoStatus::ok);
+        p->kill(0);
+        p->settle();
+        p->node(0).disk.fail_flushes = false;
+        p->start(0);
+        p->settle();
+        p->tell_all();
+        p->step(0, StoreRenewal{p->now, p->store});
+        p->settle(seconds(5));
+        EXPECT_EQ(p->view(0).role, fails ? Role::secondary : Role::primary);
+    }
+}
+
 TEST_P(LocalDisk, over_the_network_a_lost_peer_freezes) {
     const auto p = over_network(GetParam());
     p->disconnect();
