@@ -1,32 +1,27 @@
 #include "adapters/etcd/force.hpp"
 
-#include <chrono>
 #include <memory>
-#include <thread>
 
 #include <fmt/format.h>
 
 #include "adapters/etcd/client.hpp"
+#include "adapters/etcd/poll.hpp"
 
 namespace gemel::etcd {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+constexpr Duration kCopyServes = seconds(15);
 
 // The copy serves as soon as a linearizable read works.
 Result<std::unique_ptr<Client>> client_of_copy(const Process& process, const http::TlsFiles& tls) {
     const auto address = http::Address::parse(process.client_url());
     if (!address) return tl::unexpected<Error>(address.error());
     auto client = std::make_unique<Client>(ClientOptions{{*address}, tls});
-    const auto deadline = Clock::now() + std::chrono::seconds(15);
     auto ready = client->get("/", milliseconds(500));
-    while (!ready) {
-        if (Clock::now() > deadline)
-            return fail(ErrorCode::timed_out,
-                        "the forced copy of the store does not serve: " + ready.error().message);
-        std::this_thread::sleep_for(std::chrono::milliseconds(10));
-        ready = client->get("/", milliseconds(500));
-    }
+    const auto serves = [&] { return ready || (ready = client->get("/", milliseconds(500))); };
+    if (!poll_until(kCopyServes, serves))
+        return fail(ErrorCode::timed_out,
+                    "the forced copy of the store does not serve: " + ready.error().message);
     return client;
 }
 
@@ -36,11 +31,11 @@ Result<std::unique_ptr<Client>> client_of_copy(const Process& process, const htt
 // soon as entries are applied again (no key has revision 1: a store begins with it).
 Status wait_until_applying(Client& client) {
     const Transaction nothing{{Compare::revision_is("/", 1)}, {Step::put("/", "")}, {}};
-    const auto deadline = Clock::now() + std::chrono::seconds(15);
-    while (client.commit(nothing, milliseconds(200)).outcome != Outcome::compare_failed)
-        if (Clock::now() > deadline)
-            return fail(ErrorCode::timed_out,
-                        "the forced copy of the store does not apply what is committed");
+    const auto answered = [&] {
+        return client.commit(nothing, milliseconds(200)).outcome == Outcome::compare_failed;
+    };
+    if (!poll_until(kCopyServes, answered))
+        return fail(ErrorCode::timed_out, "the forced copy of the store does not apply what is committed");
     return {};
 }
 
@@ -68,7 +63,7 @@ Status force_prepare(const StoreDirectory& directory, const ProcessConfig& confi
     if (auto ok = directory.make_copy(); !ok) return ok;
     Status done = process.start_forced();
     if (done) done = commit_on_copy(process, config.tls, first_commit);
-    // etcd has synced what it answered; ending it gently only spares the next start some work.
+    // etcd has synced what it answered; ended gently it also finishes its snapshot.
     const Status stopped = process.stop(seconds(3));
     // Who joins a member that was forced must not replay its log, which lacks what was dropped: it would hold
     // other revisions, refuse what the others accept, and vote. Where there is a snapshot it is sent that.

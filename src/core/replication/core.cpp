@@ -147,11 +147,12 @@ void Core::disk_done(const DiskDone& done) {
 }
 
 // What waits for a metadata write waits for ever when it failed: this replica takes no part any more (M2).
+// Only the superblock, which says so, is written again.
 void Core::metadata_written(TagKind kind, std::uint32_t index, IoStatus status) {
     if (status != IoStatus::ok) {
         if (kind == TagKind::superblock_write) {
             metadata.not_written();
-            idle_at_ = std::min(idle_at_, now + seconds(1));
+            if (attached()) idle_at_ = std::min(idle_at_, now + seconds(1));
         }
         fail_local("metadata write failed");
         return;

@@ -39,8 +39,8 @@ class FakeDisk {
     std::map<std::uint64_t, Sector> unflushed;  // completed, not yet covered by a flush
     bool fail_writes = false;
     bool fail_flushes = false;
-    int fail_metadata_writes = 0;  // so many: they change nothing
-    std::set<std::uint64_t> bad;   // sectors that cannot be read until they are written
+    int fail_superblocks = 0;     // so many writes of one: they change nothing
+    std::set<std::uint64_t> bad;  // sectors that cannot be read until they are written
 
     bool readable(std::uint64_t offset, std::uint64_t length) const {
         const auto first = bad.lower_bound(offset / 512);
@@ -392,8 +392,9 @@ class Pair {
         const std::vector<std::byte> bytes(o.bytes.begin(), o.bytes.end());
         later(i, [this, i, o, bytes] {
             EXPECT_TRUE(std::ranges::equal(bytes, o.bytes)) << "metadata changed while it was being written";
-            if (node(i).disk.fail_metadata_writes > 0) {
-                --node(i).disk.fail_metadata_writes;
+            const bool superblock = o.offset == formats::kSuperblockA || o.offset == formats::kSuperblockB;
+            if (superblock && node(i).disk.fail_superblocks > 0) {
+                --node(i).disk.fail_superblocks;
                 step(i, DiskDone{o.tag, IoStatus::io_error});
                 return;
             }

@@ -197,7 +197,7 @@ TEST_P(LocalDisk, that_the_only_copy_failed_outlives_its_process) {
         p->write(0, 8);
         p->settle();
         p->node(0).disk.fail_flushes = fails;
-        p->node(0).disk.fail_metadata_writes = fails ? 1 : 0;
+        p->node(0).disk.fail_superblocks = fails ? 1 : 0;
         const auto flush = p->request(0, FrontOperation::flush, 0, 0);
         p->settle(seconds(5));
         EXPECT_EQ(p->completed.at(flush), fails ? IoStatus::io_error : IoStatus::ok);
@@ -211,6 +211,19 @@ TEST_P(LocalDisk, that_the_only_copy_failed_outlives_its_process) {
         p->settle(seconds(5));
         EXPECT_EQ(p->view(0).role, fails ? Role::secondary : Role::primary);
     }
+}
+
+TEST_P(LocalDisk, a_disk_that_fails_while_it_is_attached_is_not_asked_without_end) {
+    const auto p = healthy(GetParam());
+    p->write(0, 8);
+    p->settle();
+    p->kill(0);
+    p->disconnect();
+    p->node(0).disk.fail_superblocks = 100;
+    p->start(0);
+    p->settle(seconds(5));
+    EXPECT_FALSE(p->view(0).attached);
+    EXPECT_GT(p->node(0).engine->next_deadline(), p->now) << "it would be called again at once, for ever";
 }
 
 TEST_P(LocalDisk, over_the_network_a_lost_peer_freezes) {
