@@ -34,7 +34,12 @@ class MetadataStore {
     void distrust() { ++version_; }  // what was loaded may not be stable: it is written again
     void pump(Outputs& outputs);
     void written();
-    void not_written() { failed_ = true; }  // an error: nothing more is written until try_again()
+    // An error: nothing more is written until try_again(), and that into the same slot, which may be torn
+    // now, by a sequence of its own: halves of two attempts are no whole page.
+    void not_written() {
+        failed_ = true;
+        ++sequence_;
+    }
     void try_again() {
         if (failed_) failed_ = busy_ = false;
     }

@@ -39,9 +39,14 @@ class FakeDisk {
     std::map<std::uint64_t, Sector> unflushed;  // completed, not yet covered by a flush
     bool fail_writes = false;
     bool fail_flushes = false;
-    int fail_superblocks = 0;     // so many writes of one: they change nothing
+    int fail_superblocks = 0;     // so many writes of one: each leaves its slot torn
     std::set<std::uint64_t> bad;  // sectors that cannot be read until they are written
 
+    void tear(std::uint64_t offset, std::vector<std::byte> bytes) {
+        std::ranges::fill(std::span(bytes).subspan(bytes.size() / 2), std::byte{0xee});
+        std::ranges::fill(std::span(bytes).first(64), std::byte{0xee});
+        metadata[offset] = metadata_stable[offset] = std::move(bytes);
+    }
     bool readable(std::uint64_t offset, std::uint64_t length) const {
         const auto first = bad.lower_bound(offset / 512);
         return first == bad.end() || *first >= (offset + length) / 512;
@@ -395,6 +400,7 @@ class Pair {
             const bool superblock = o.offset == formats::kSuperblockA || o.offset == formats::kSuperblockB;
             if (superblock && node(i).disk.fail_superblocks > 0) {
                 --node(i).disk.fail_superblocks;
+                node(i).disk.tear(o.offset, bytes);
                 step(i, DiskDone{o.tag, IoStatus::io_error});
                 return;
             }

@@ -213,6 +213,28 @@ TEST_P(LocalDisk, that_the_only_copy_failed_outlives_its_process) {
     }
 }
 
+// Each attempt may tear the slot it writes: none of them may touch the slot that is whole (seed 2788, C12).
+TEST_P(LocalDisk, a_superblock_that_cannot_be_written_leaves_the_one_before) {
+    const auto p = healthy(GetParam());
+    p->kill(1);
+    p->disconnect();
+    p->settle(seconds(5));
+    p->write(0, 8);
+    p->settle();
+    p->node(0).disk.fail_flushes = true;
+    p->node(0).disk.fail_superblocks = 100;
+    p->request(0, FrontOperation::flush, 0, 0);
+    p->settle(seconds(5));
+    EXPECT_LT(p->node(0).disk.fail_superblocks, 98);
+    p->kill(0);
+    p->settle();
+    p->node(0).disk.fail_flushes = false;
+    p->node(0).disk.fail_superblocks = 0;
+    p->start(0);
+    p->settle();
+    EXPECT_TRUE(p->view(0).attached);
+}
+
 TEST_P(LocalDisk, a_disk_that_fails_while_it_is_attached_is_not_asked_without_end) {
     const auto p = healthy(GetParam());
     p->write(0, 8);
