@@ -248,6 +248,7 @@ void Disk::land(Operation& operation) {
         const std::uint64_t blocks = current_.metadata.size() / change.length;
         if (blocks > 1) {
             ++wounds_;
+            ++strays_;
             // a second copy, elsewhere: as a stray write of a neighbour lands here (scenario M7)
             Change stray = change;
             const std::uint64_t here = change.offset / change.length;
@@ -397,7 +398,7 @@ void Disk::restore(const Image& image) {
     current_ = image;
     ++stable_metadata_version_;
     ++restores_;
-    wounds_ = 0;
+    wounds_ = strays_ = 0;
     read_errors_ = 0;
 }
 

@@ -78,6 +78,9 @@ class Disk final : public EventSink {
     // write errors, failed flushes and misdirected writes since the last restore(): such a replica may be
     // lost for good
     std::uint64_t wounds() const { return wounds_; }
+    // foreign writes that landed on its metadata since then: what they hit is lost, and the disk does not say
+    // so
+    std::uint64_t strays() const { return strays_; }
     // anything at all went wrong with it: a wound, or a read that failed
     bool hurt() const { return wounds_ > 0 || read_errors_ > 0; }
 
@@ -162,6 +165,7 @@ class Disk final : public EventSink {
     bool paused_ = false;
     DiskFaults faults_;
     std::uint64_t wounds_ = 0;
+    std::uint64_t strays_ = 0;
     std::uint64_t read_errors_ = 0;
     std::uint64_t stable_metadata_version_ = 1;
     std::uint64_t restores_ = 0;

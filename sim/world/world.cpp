@@ -488,9 +488,18 @@ void World::repair_failed_replicas() {
     for (std::uint32_t node = 0; node < 2; ++node) {
         const ReplicaRecord& replica = control_->committed().record.replicas[node];
         if (blockd_up_[node] && (!blocks_[node]->running() || !blocks_[node]->view().attached)) {
-            crash_blockd(node, milliseconds(100));  // it met a disk that did not answer: restarted
+            // Restarted: it met a disk that did not answer. Where that helped nothing, and a stray write had
+            // destroyed one superblock, a second fault the other: "recreate the replica", it says (seed
+            // 54218).
+            const bool lost = restarted_in_vain_[node]++ > 0 && disks_[node]->strays() > 0;
+            if (lost && !replica.in_ack_set) {
+                replace_replica(node);
+            } else {
+                crash_blockd(node, milliseconds(100));
+            }
             continue;
         }
+        restarted_in_vain_[node] = 0;
         if (replica.in_ack_set || !blocks_[node]->running()) continue;
         const replication::View view = blocks_[node]->view();
         const bool broken = replica.state == ReplicaState::failed ||

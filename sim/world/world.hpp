@@ -207,7 +207,8 @@ class World final : public WorldPort, public GuestObserver, public EngineWatch {
     std::array<FenceMood, 2> fence_moods_{};
     std::array<std::uint64_t, 2> pauses_{};
     std::array<std::uint64_t, 2> process_lives_{};
-    std::array<bool, 2> had_process_{};  // in this boot
+    std::array<std::uint32_t, 2> restarted_in_vain_{};  // by the operator, while everything heals
+    std::array<bool, 2> had_process_{};                 // in this boot
     struct OldImage {
         Image image;
         std::uint64_t generation = 0;
