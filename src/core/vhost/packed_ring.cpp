@@ -1,0 +1,341 @@
+// The packed ring: one ring of descriptors, in which both sides write; who owns an entry is told by two bits
+// that change their meaning with each turn (the wrap counters).
+#include <algorithm>
+#include <vector>
+
+#include "base/invariant.hpp"
+#include "core/vhost/ring.hpp"
+#include "core/vhost/ring_layout.hpp"
+
+namespace gemel::vhost {
+
+namespace {
+
+// A place in the ring: base() and GET_VRING_BASE hold it as index and, in bit 15, wrap.
+struct Place {
+    std::uint16_t index = 0;
+    bool wrap = true;
+
+    void advance(std::uint32_t by, std::uint16_t size) {
+        const std::uint32_t sum = index + by;
+        index = static_cast<std::uint16_t>(sum >= size ? sum - size : sum);
+        if (sum >= size) wrap = !wrap;
+    }
+    std::uint16_t bits() const { return static_cast<std::uint16_t>(index | (wrap ? 0x8000U : 0U)); }
+    bool operator==(const Place&) const = default;
+};
+
+Place place_of(std::uint32_t bits) {
+    return {static_cast<std::uint16_t>(bits & 0x7fffU), (bits & 0x8000U) != 0};
+}
+
+class PackedRing final : public Ring {
+  public:
+    PackedRing(const RingSetup& setup, const GuestMemory& memory, const DirtyLog& log)
+        : Ring(setup, memory, log), held_(setup.size, false) {
+        batch_.reserve(setup.size);
+    }
+
+    bool open() {
+        const std::uint64_t size = setup_.size;
+        if (size == 0 || size > kMaxQueueSize) return false;
+        ring_ = memory_.at_user_address(setup_.descriptors, size * sizeof(PackedDescriptor));
+        driver_ = memory_.at_user_address(setup_.available, 4);
+        device_ = memory_.at_user_address(setup_.used, 4);
+        if (ring_ == nullptr || driver_ == nullptr || device_ == nullptr) return false;
+        if (!aligned(ring_, 16) || !aligned(driver_, 4) || !aligned(device_, 4)) return false;
+        ring_guest_ = memory_.guest_address_of(setup_.descriptors);
+        device_guest_ = memory_.guest_address_of(setup_.used);
+        // nothing is in flight where a ring is opened without records: both places are the same
+        available_ = used_ = place_of(setup_.base);
+        if (available_.index >= size) return false;
+        if (!setup_.in_flight.empty() && !recover()) return false;
+        published_ = used_;
+        return true;
+    }
+
+    Taken take(Chain& chain) override {
+        INVARIANT(batch_.empty(), "what was put is published before more is taken");
+        chain.clear();
+        if (broken()) return Taken::broken;
+        if (again_next_ < again_.size()) return read_again(chain, again_[again_next_++]);
+        if (!is_available(available_)) return Taken::nothing;
+        Place at = available_;
+        for (chain.slots = 1;; ++chain.slots) {
+            const auto found = copy_out<PackedDescriptor>(entry(at.index));
+            chain.id = found.id;
+            if (!note(chain, found)) return breaks("more entries are in flight than the ring has");
+            if (!append_one(chain, found, chain.slots == 1)) return Taken::broken;
+            at.advance(1, setup_.size);
+            if ((found.flags & kNext) == 0) break;
+            if (chain.slots == setup_.size) return breaks("a chain of descriptors has no end");
+        }
+        if (chain.id >= setup_.size) return breaks("a buffer's id is not below the ring's size");
+        if (held_[chain.id]) return breaks("a buffer is available again that was not given back");
+        if (entries_in_flight_ + chain.slots > setup_.size) {
+            return breaks("more entries are in flight than the ring has");
+        }
+        noted(chain);
+        available_ = at;
+        held_[chain.id] = true;
+        entries_in_flight_ += chain.slots;
+        ++in_flight_;
+        return Taken::chain;
+    }
+
+    void put(const Chain& chain, std::uint32_t written) override {
+        if (records_ != nullptr) {
+            PackedRecord& first = record(chain.record);
+            record(first.last).next = records_->free_head;
+            records_edge();
+            records_->free_head = chain.record;
+        }
+        batch_.push_back({used_, chain.id, chain.slots, chain.record, written});
+        used_.advance(chain.slots, setup_.size);
+    }
+
+    // The first entry's flags are what shows the batch: they are written last.
+    bool publish() override {
+        if (batch_.empty()) return false;
+        if (records_ != nullptr) {
+            records_edge();
+            records_->used_index = used_.index;
+            records_->used_wrap = used_.wrap ? 1 : 0;
+            records_edge();
+        }
+        for (std::size_t i = batch_.size(); i-- > 0;) give_back(batch_[i]);
+        for (const Put& put : batch_) {
+            if (records_ != nullptr) record(put.record).in_flight = 0;
+            held_[put.id] = false;
+            entries_in_flight_ -= put.slots;
+            --in_flight_;
+        }
+        settle_records();
+        batch_.clear();
+        const Place before = published_;
+        published_ = used_;
+        std::atomic_thread_fence(std::memory_order_seq_cst);
+        return wants_to_be_told(before);
+    }
+
+    bool want_kicks(bool wanted) override {
+        const std::uint16_t mode = wanted ? (setup_.event_index ? 2 : 0) : 1;
+        if (wanted && setup_.event_index) store_release(device_, available_.bits());
+        store_release(device_ + 2, mode);
+        mark(device_guest_, 4);
+        if (!wanted) return false;
+        std::atomic_thread_fence(std::memory_order_seq_cst);
+        return is_available(available_);
+    }
+
+    std::uint32_t base() const override {
+        return available_.bits() | static_cast<std::uint32_t>(used_.bits()) << 16;
+    }
+
+  private:
+    struct Put {
+        Place at;
+        std::uint16_t id = 0;
+        std::uint16_t slots = 1;
+        std::uint16_t record = 0;
+        std::uint32_t written = 0;
+    };
+
+    std::byte* entry(std::uint16_t index) const {
+        return ring_ + std::size_t{index} * sizeof(PackedDescriptor);
+    }
+    PackedRecord& record(std::uint16_t index) const {
+        auto* all = setup_.in_flight.data() + sizeof(PackedRecords);
+        return reinterpret_cast<PackedRecord*>(all)[index];
+    }
+
+    bool is_available(const Place& at) const {
+        const std::uint16_t flags = load_acquire(entry(at.index) + 14);
+        return ((flags & kPackedAvailable) != 0) == at.wrap && ((flags & kPackedUsed) != 0) != at.wrap;
+    }
+
+    // A packed ring's entries are marked where they are: what the front end gives as the used part's address
+    // in the log is the device's event suppression, not the ring.
+    void mark(std::uint64_t guest_address, std::uint64_t length) const {
+        if (setup_.log_used) log_.mark(guest_address, length);
+    }
+
+    void give_back(const Put& put) {
+        std::byte* at = entry(put.at.index);
+        std::memcpy(at + 8, &put.written, sizeof put.written);
+        std::memcpy(at + 12, &put.id, sizeof put.id);
+        std::uint16_t flags = put.written > 0 ? kWrite : 0;
+        if (put.at.wrap) flags |= kPackedAvailable | kPackedUsed;
+        store_release(at + 14, flags);
+        mark(ring_guest_ + std::uint64_t{put.at.index} * sizeof(PackedDescriptor), sizeof(PackedDescriptor));
+    }
+
+    bool wants_to_be_told(const Place& before) const {
+        const std::uint16_t mode = load_acquire(driver_ + 2) & 3;
+        if (mode != 2 || !setup_.event_index) return mode != 1;
+        const Place event = place_of(load_acquire(driver_));
+        // as seen from `published_`: an event of the turn before lies one ring further back
+        const auto index = static_cast<std::uint16_t>(
+            event.wrap == published_.wrap ? event.index : event.index - setup_.size);
+        const auto old = static_cast<std::uint16_t>(
+            before.wrap == published_.wrap ? before.index : before.index - setup_.size);
+        return passed(index, published_.index, old);
+    }
+
+    bool append_one(Chain& chain, const PackedDescriptor& found, bool first) {
+        if ((found.flags & kIndirect) == 0) {
+            return append(chain, found.address, found.length, (found.flags & kWrite) != 0);
+        }
+        if (!first || (found.flags & kNext) != 0) {
+            breaks("an indirect descriptor in a chain");
+            return false;
+        }
+        return append_table(chain, found.address, found.length, false);
+    }
+
+    // ---- in-flight records ----
+
+    // One record for each entry; the chain's first one becomes valid by noted().
+    bool note(Chain& chain, const PackedDescriptor& found) {
+        if (records_ == nullptr) return true;
+        const std::uint16_t index = records_->free_head;
+        if (index >= setup_.size) return false;
+        if (chain.slots == 1) {
+            chain.record = index;
+            record(index).counter = counter_++;
+        }
+        PackedRecord& one = record(index);
+        one.address = found.address;
+        one.length = found.length;
+        one.flags = found.flags;
+        one.id = found.id;
+        record(chain.record).last = index;
+        record(chain.record).count = chain.slots;
+        records_->free_head = one.next;
+        return true;
+    }
+    void noted(const Chain& chain) {
+        if (records_ == nullptr) return;
+        record(chain.record).id = chain.id;
+        records_edge();
+        record(chain.record).in_flight = 1;
+        records_edge();
+        records_->old_free_head = records_->free_head;
+        records_edge();
+    }
+    void settle_records() {
+        if (records_ == nullptr) return;
+        records_edge();
+        records_->old_free_head = records_->free_head;
+        records_->old_used_index = records_->used_index;
+        records_->old_used_wrap = records_->used_wrap;
+        records_edge();
+    }
+
+    bool recover() {
+        if (setup_.in_flight.size() < in_flight_bytes(true, setup_.size)) return false;
+        if (!aligned(setup_.in_flight.data(), 8)) return false;
+        records_ = reinterpret_cast<PackedRecords*>(setup_.in_flight.data());
+        if (records_->version == 0) {
+            for (std::uint16_t i = 0; i < setup_.size; ++i) {
+                record(i).next = static_cast<std::uint16_t>(i + 1 < setup_.size ? i + 1 : setup_.size);
+            }
+            records_->size = setup_.size;
+            records_->free_head = records_->old_free_head = 0;
+            records_->used_index = records_->old_used_index = used_.index;
+            records_->used_wrap = records_->old_used_wrap = used_.wrap ? 1 : 0;
+            records_edge();
+            records_->version = kRecordsVersion;
+            return true;
+        }
+        if (records_->version != kRecordsVersion || records_->size != setup_.size) return false;
+        if (records_->old_used_index >= setup_.size || records_->used_index >= setup_.size) return false;
+        finish_batch();
+        return collect();
+    }
+
+    // Had the former process shown its last batch? Then it is finished, otherwise it is undone.
+    void finish_batch() {
+        const Place old{records_->old_used_index, records_->old_used_wrap != 0};
+        const Place now{records_->used_index, records_->used_wrap != 0};
+        if (!(old == now) && !is_available(old)) {
+            settle_records();
+            return;
+        }
+        records_->free_head = records_->old_free_head;
+        records_->used_index = records_->old_used_index;
+        records_->used_wrap = records_->old_used_wrap;
+        records_edge();
+    }
+
+    bool collect() {
+        std::vector<bool> is_free(setup_.size, false);
+        std::uint16_t index = records_->free_head;
+        for (std::uint16_t i = 0; i < setup_.size && index < setup_.size; ++i) {
+            if (is_free[index]) return false;
+            is_free[index] = true;
+            record(index).in_flight = 0;
+            index = record(index).next;
+        }
+        used_ = {records_->used_index, records_->used_wrap != 0};
+        available_ = used_;
+        for (std::uint16_t i = 0; i < setup_.size; ++i) {
+            const PackedRecord& one = record(i);
+            if (is_free[i] || one.in_flight == 0) continue;
+            if (one.count == 0 || one.id >= setup_.size || held_[one.id]) return false;
+            entries_in_flight_ += one.count;
+            if (entries_in_flight_ > setup_.size) return false;
+            held_[one.id] = true;
+            again_.push_back(i);
+            counter_ = std::max(counter_, one.counter + 1);
+        }
+        std::ranges::sort(again_, {}, [this](std::uint16_t i) { return record(i).counter; });
+        in_flight_ = static_cast<std::uint32_t>(again_.size());
+        available_.advance(entries_in_flight_, setup_.size);
+        return true;
+    }
+
+    // The guest's entries may have been overwritten since: the chain is in the records.
+    Taken read_again(Chain& chain, std::uint16_t head) {
+        const PackedRecord first = record(head);
+        chain.id = first.id;
+        chain.slots = first.count;
+        chain.record = head;
+        std::uint16_t index = head;
+        for (std::uint16_t i = 0; i < first.count; ++i) {
+            if (index >= setup_.size) return breaks("an in-flight record names no entry");
+            const PackedRecord one = record(index);
+            const PackedDescriptor found{one.address, one.length, one.id, one.flags};
+            if (!append_one(chain, found, i == 0)) return Taken::broken;
+            index = one.next;
+        }
+        return Taken::chain;
+    }
+
+    std::byte* ring_ = nullptr;
+    std::byte* driver_ = nullptr;
+    std::byte* device_ = nullptr;
+    std::uint64_t ring_guest_ = 0;
+    std::uint64_t device_guest_ = 0;
+    PackedRecords* records_ = nullptr;
+    std::uint64_t counter_ = 0;
+    Place available_;  // the next one to be taken
+    Place used_;       // the next one to be given back
+    Place published_;
+    std::uint32_t entries_in_flight_ = 0;
+    std::vector<bool> held_;            // by buffer id: taken and not published
+    std::vector<Put> batch_;            // put and not published
+    std::vector<std::uint16_t> again_;  // records of what a former process took
+    std::size_t again_next_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Ring> Ring::open_packed(const RingSetup& setup, const GuestMemory& memory,
+                                        const DirtyLog& log) {
+    auto ring = std::make_unique<PackedRing>(setup, memory, log);
+    if (!ring->open()) return nullptr;
+    return ring;
+}
+
+}  // namespace gemel::vhost
