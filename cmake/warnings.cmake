@@ -7,6 +7,10 @@ add_library(gemel_flags INTERFACE)
 target_compile_options(gemel_flags INTERFACE
     -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wold-style-cast -Wnon-virtual-dtor
     -Woverloaded-virtual -Wformat=2 -Wswitch-enum)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+    # std::stable_sort of libstdc++ 12 uses what it has marked as deprecated itself
+    target_compile_options(gemel_flags INTERFACE -Wno-deprecated-declarations)
+endif()
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     target_compile_options(gemel_flags INTERFACE -Wduplicated-cond -Wlogical-op)
 endif()

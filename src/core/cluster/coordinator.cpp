@@ -377,9 +377,9 @@ void Coordinator::run_power_ons() {
         if (!same) continue;
         const auto& device = order.device;
         context_.event("info", "node.power-on", "node/" + node, "is powered on again, once");
-        context_.fence(FenceAction::on, device, [this, node = node](const FenceDone& done) {
+        context_.fence(FenceAction::on, device, [this, victim = node](const FenceDone& done) {
             if (done.outcome == FenceOutcome::failed || done.outcome == FenceOutcome::timed_out) {
-                context_.event("error", "node.power-on-failed", "node/" + node, done.detail);
+                context_.event("error", "node.power-on-failed", "node/" + victim, done.detail);
             }
         });
     }
@@ -402,9 +402,9 @@ void Coordinator::withdraw_requests() {
         Txn txn;
         context_.reads(txn, keys::node(name), row);
         txn.puts.push_back({keys::node(name), encode(next), 0});
-        commit(std::move(txn), [this, name = name](const JobResult& result) {
+        commit(std::move(txn), [this, victim = name](const JobResult& result) {
             if (result.committed)
-                context_.event("info", "node.fence-withdrawn", "node/" + name,
+                context_.event("info", "node.fence-withdrawn", "node/" + victim,
                                "answers again: it is not fenced any more");
         });
     }

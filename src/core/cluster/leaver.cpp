@@ -88,14 +88,14 @@ void Leaver::release_exports() {
         busy_ = true;
         const Tag tag = context_.tag();
         context_.emit(BlockdRelease{tag, row.record.id, owner->epoch});
-        context_.blockd_waits[tag] = [this, name = name](const BlockdDone& done) {
+        context_.blockd_waits[tag] = [this, volume = name](const BlockdDone& done) {
             busy_ = false;
             repeat_at_ = context_.now + milliseconds(200);
-            const auto at = context_.gated.volumes.find(name);
+            const auto at = context_.gated.volumes.find(volume);
             if (!done.ok || at == context_.gated.volumes.end()) return;
             Txn txn;
-            context_.reads(txn, keys::volume(name), at->second);
-            txn.puts.push_back({keys::volume(name), encode(released(at->second.record)), 0});
+            context_.reads(txn, keys::volume(volume), at->second);
+            txn.puts.push_back({keys::volume(volume), encode(released(at->second.record)), 0});
             context_.commit(std::move(txn), false, false, nullptr);
         };
         return;

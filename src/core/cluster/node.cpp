@@ -386,14 +386,14 @@ void ClusterNode::Impl::test_fences() {
     for (const auto& [name, row] : context.gated.fence_devices) {
         if (row.record.node == context.config.name) continue;
         any = true;
-        context.fence(FenceAction::status, row.record, [this, name = name](const FenceDone& done) {
+        context.fence(FenceAction::status, row.record, [this, device = name](const FenceDone& done) {
             const bool ok = done.outcome == FenceOutcome::on || done.outcome == FenceOutcome::verified_off;
-            const auto before = context.fence_tests.find(name);
+            const auto before = context.fence_tests.find(device);
             if (!ok && (before == context.fence_tests.end() || before->second.ok)) {
-                context.event("error", "fence.failing", "fence/" + name, "does not answer: " + done.detail);
+                context.event("error", "fence.failing", "fence/" + device, "does not answer: " + done.detail);
             }
-            context.fence_tests[name] = {ok, done.outcome == FenceOutcome::verified_off, done.detail,
-                                         context.wall_ms};
+            context.fence_tests[device] = {ok, done.outcome == FenceOutcome::verified_off, done.detail,
+                                           context.wall_ms};
         });
     }
     fence_test_next_ = context.now + (any ? kFenceTestEvery : seconds(10));
