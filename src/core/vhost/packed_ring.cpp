@@ -39,19 +39,24 @@ class PackedRing final : public Ring {
     bool open() {
         const std::uint64_t size = setup_.size;
         if (size == 0 || size > kMaxQueueSize) return false;
-        ring_ = memory_.at_user_address(setup_.descriptors, size * sizeof(PackedDescriptor));
-        driver_ = memory_.at_user_address(setup_.available, 4);
-        device_ = memory_.at_user_address(setup_.used, 4);
-        if (ring_ == nullptr || driver_ == nullptr || device_ == nullptr) return false;
-        if (!aligned(ring_, 16) || !aligned(driver_, 4) || !aligned(device_, 4)) return false;
-        ring_guest_ = memory_.guest_address_of(setup_.descriptors);
-        device_guest_ = memory_.guest_address_of(setup_.used);
+        if (!remap()) return false;
         // nothing is in flight where a ring is opened without records: both places are the same
         available_ = used_ = place_of(setup_.base);
         if (available_.index >= size) return false;
         if (!setup_.in_flight.empty() && !recover()) return false;
         published_ = used_;
         return true;
+    }
+
+    bool remap() override {
+        ring_ = memory_.at_user_address(setup_.descriptors,
+                                        std::uint64_t{setup_.size} * sizeof(PackedDescriptor));
+        driver_ = memory_.at_user_address(setup_.available, 4);
+        device_ = memory_.at_user_address(setup_.used, 4);
+        if (ring_ == nullptr || driver_ == nullptr || device_ == nullptr) return false;
+        ring_guest_ = memory_.guest_address_of(setup_.descriptors);
+        device_guest_ = memory_.guest_address_of(setup_.used);
+        return aligned(ring_, 16) && aligned(driver_, 4) && aligned(device_, 4);
     }
 
     Taken take(Chain& chain) override {

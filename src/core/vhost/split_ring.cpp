@@ -21,16 +21,21 @@ class SplitRing final : public Ring {
     bool open() {
         const std::uint64_t size = setup_.size;
         if (size == 0 || size > kMaxQueueSize || (size & (size - 1)) != 0) return false;
-        table_ = memory_.at_user_address(setup_.descriptors, size * sizeof(Descriptor));
-        available_ = memory_.at_user_address(setup_.available, 6 + size * 2);
-        used_ = memory_.at_user_address(setup_.used, 6 + size * sizeof(UsedElement));
-        if (table_ == nullptr || available_ == nullptr || used_ == nullptr) return false;
-        if (!aligned(table_, 16) || !aligned(available_, 2) || !aligned(used_, 4)) return false;
+        if (!remap()) return false;
         next_available_ = static_cast<std::uint16_t>(setup_.base);
         used_index_ = published_ = load_acquire(used_ + 2);
         if (!setup_.in_flight.empty() && !recover()) return false;
         seen_available_ = next_available_;
         return true;
+    }
+
+    bool remap() override {
+        const std::uint64_t size = setup_.size;
+        table_ = memory_.at_user_address(setup_.descriptors, size * sizeof(Descriptor));
+        available_ = memory_.at_user_address(setup_.available, 6 + size * 2);
+        used_ = memory_.at_user_address(setup_.used, 6 + size * sizeof(UsedElement));
+        if (table_ == nullptr || available_ == nullptr || used_ == nullptr) return false;
+        return aligned(table_, 16) && aligned(available_, 2) && aligned(used_, 4);
     }
 
     Taken take(Chain& chain) override {

@@ -25,15 +25,20 @@ class Guest {
   public:
     static constexpr std::uint64_t kBase = 0x100000;  // guest address of the memory's first byte
     static constexpr std::uint64_t kUser = 0x7f0000000000;
-    static constexpr std::uint64_t kBytes = 1U << 20;
+    static constexpr std::uint64_t kBytes = 8U << 20;
     static constexpr std::uint64_t kTable = 0;
     static constexpr std::uint64_t kAvailable = 0x8000;
     static constexpr std::uint64_t kUsed = 0xa000;
     static constexpr std::uint64_t kIndirectTables = 0x10000;  // 64 descriptors for each entry
     static constexpr std::uint64_t kData = 0x80000;
 
-    Guest(bool packed, std::uint16_t size, bool event_index)
-        : packed_(packed), size_(size), event_index_(event_index), bytes_(kBytes / 64) {
+    // elsewhere: kBytes of memory that others see too; otherwise it has its own
+    Guest(bool packed, std::uint16_t size, bool event_index, std::byte* elsewhere = nullptr)
+        : packed_(packed),
+          size_(size),
+          event_index_(event_index),
+          elsewhere_(elsewhere),
+          bytes_(elsewhere == nullptr ? kBytes / 64 : 0) {
         region_ = {kBase, kBytes, kUser, 0};
         memory.add(region_, raw());
         for (std::uint16_t i = 0; i < size; ++i) free_.push_back(static_cast<std::uint16_t>(size - 1 - i));
@@ -41,7 +46,9 @@ class Guest {
         heads_.resize(size);
     }
 
-    std::byte* raw() { return reinterpret_cast<std::byte*>(bytes_.data()); }
+    std::byte* raw() {
+        return elsewhere_ != nullptr ? elsewhere_ : reinterpret_cast<std::byte*>(bytes_.data());
+    }
     template <typename T>
     T& at(std::uint64_t offset) {
         return *reinterpret_cast<T*>(raw() + offset);
@@ -202,6 +209,7 @@ class Guest {
     bool packed_;
     std::uint16_t size_;
     bool event_index_;
+    std::byte* elsewhere_;
     struct alignas(64) Line {
         std::byte bytes[64];
     };

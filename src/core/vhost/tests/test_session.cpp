@@ -43,8 +43,8 @@ class Bytes {
     }
     template <typename T>
     Bytes& add(T value) {
-        const auto bytes = std::as_bytes(std::span(&value, 1));
-        bytes_.insert(bytes_.end(), bytes.begin(), bytes.end());
+        bytes_.resize(bytes_.size() + sizeof value);
+        std::memcpy(bytes_.data() + bytes_.size() - sizeof value, &value, sizeof value);
         return *this;
     }
     std::vector<std::byte> bytes_;
