@@ -80,7 +80,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         std::memcpy(records.data(), memory->bytes + 1024,
                     std::min<std::size_t>(setup.in_flight.size(), 1024));
     }
-    auto ring = packed ? Ring::open_packed(setup, guest, log) : Ring::open_split(setup, guest, log);
+    auto ring = Ring::open(packed, setup, guest, log);
     if (ring == nullptr) return 0;
     std::vector<Chain> held;
     for (std::size_t step = 0; step < 64; ++step) {

@@ -53,17 +53,13 @@ bool take_header(std::span<Piece>& pieces, Header& header) {
     return true;
 }
 
-bool inside(std::uint64_t sector, std::uint64_t bytes, const Disk& disk) {
+// Where on the disk it is, if it is there and whole blocks.
+BlockStatus place(BlockCommand& command, std::uint64_t sector, std::uint64_t bytes, std::uint64_t most,
+                  const Disk& disk) {
     const std::uint64_t sectors = disk.size_bytes / kSectorBytes;
-    return sector <= sectors && bytes / kSectorBytes <= sectors - sector;
-}
-
-BlockStatus transfer(BlockCommand& command, std::uint64_t sector, const Disk& disk) {
-    const std::uint64_t bytes = total_bytes(command.data);
-    if (bytes == 0 || bytes > kMaxCommandBytes || bytes % disk.block_bytes != 0) return BlockStatus::io_error;
-    if (!inside(sector, bytes, disk) || sector * kSectorBytes % disk.block_bytes != 0) {
-        return BlockStatus::io_error;
-    }
+    if (bytes == 0 || bytes > most || bytes % disk.block_bytes != 0) return BlockStatus::io_error;
+    if (sector > sectors || bytes / kSectorBytes > sectors - sector) return BlockStatus::io_error;
+    if (sector * kSectorBytes % disk.block_bytes != 0) return BlockStatus::io_error;
     command.offset_bytes = sector * kSectorBytes;
     command.length_bytes = static_cast<std::uint32_t>(bytes);
     return BlockStatus::ok;
@@ -76,15 +72,8 @@ BlockStatus range(BlockCommand& command, const Disk& disk) {
     command.data = {};
     const std::uint32_t known = command.operation == Operation::write_zeroes ? kFlagUnmap : 0;
     if ((asked.flags & ~known) != 0) return BlockStatus::unsupported;
-    const std::uint64_t bytes = std::uint64_t{asked.sectors} * kSectorBytes;
-    if (bytes == 0 || bytes > kMaxRangeBytes || bytes % disk.block_bytes != 0) return BlockStatus::io_error;
-    if (!inside(asked.sector, bytes, disk) || asked.sector * kSectorBytes % disk.block_bytes != 0) {
-        return BlockStatus::io_error;
-    }
     command.unmap = command.operation == Operation::discard || (asked.flags & kFlagUnmap) != 0;
-    command.offset_bytes = asked.sector * kSectorBytes;
-    command.length_bytes = static_cast<std::uint32_t>(bytes);
-    return BlockStatus::ok;
+    return place(command, asked.sector, std::uint64_t{asked.sectors} * kSectorBytes, kMaxRangeBytes, disk);
 }
 
 bool changes(Operation operation) {
@@ -109,7 +98,7 @@ BlockStatus understand(BlockCommand& command, const Header& header, std::span<Pi
     if (disk.read_only && changes(command.operation)) return BlockStatus::io_error;
     if (command.operation == Operation::get_id) return BlockStatus::ok;
     if (command.operation == Operation::read || command.operation == Operation::write) {
-        return transfer(command, header.sector, disk);
+        return place(command, header.sector, total_bytes(command.data), kMaxCommandBytes, disk);
     }
     return range(command, disk);
 }
@@ -135,10 +124,9 @@ void each_part(std::span<const Piece> pieces, std::uint32_t offset, std::size_t 
 
 BlockCommand parse(Chain& chain, const Disk& disk) {
     BlockCommand command;
-    std::span<Piece> readable(chain.pieces);
     const auto first = std::ranges::find_if(chain.pieces, &Piece::device_writes);
-    readable = readable.first(static_cast<std::size_t>(first - chain.pieces.begin()));
-    std::span<Piece> writable = std::span(chain.pieces).subspan(readable.size());
+    std::span<Piece> readable(chain.pieces.begin(), first);
+    std::span<Piece> writable(first, chain.pieces.end());
     Header header{};
     if (writable.empty() || !take_header(readable, header)) {
         command.broken = true;

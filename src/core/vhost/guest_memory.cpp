@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <limits>
 
-#include "base/invariant.hpp"
-
 namespace gemel::vhost {
 
 namespace {
@@ -49,45 +47,28 @@ bool GuestMemory::remove(const MemoryRegion& region) {
     if (found == all.end()) return false;
     *found = all.back();
     --count_;
-    last_ = 0;
     return true;
 }
 
 std::span<std::byte> GuestMemory::part(std::uint64_t guest_address, std::uint64_t length) const {
-    for (std::size_t i = 0; i < count_; ++i) {
-        const std::size_t index = i == 0 ? last_ : (i <= last_ ? i - 1 : i);
-        const MemoryRegion& region = mapped_[index].region;
+    for (const Mapped& one : std::span(mapped_).first(count_)) {
+        const MemoryRegion& region = one.region;
         if (!inside(guest_address, region.guest_address, region.size_bytes)) continue;
-        last_ = index;
         const std::uint64_t at = guest_address - region.guest_address;
-        return {mapped_[index].base + at, std::min(length, region.size_bytes - at)};
+        return {one.base + at, std::min(length, region.size_bytes - at)};
     }
     return {};
 }
 
-std::byte* GuestMemory::at_user_address(std::uint64_t user_address, std::uint64_t length) const {
+GuestMemory::Found GuestMemory::at_user_address(std::uint64_t user_address, std::uint64_t length) const {
     for (const Mapped& one : std::span(mapped_).first(count_)) {
         const MemoryRegion& region = one.region;
         if (!inside(user_address, region.user_address, region.size_bytes)) continue;
         const std::uint64_t at = user_address - region.user_address;
-        return region.size_bytes - at >= length ? one.base + at : nullptr;
+        if (region.size_bytes - at < length) return {};
+        return {one.base + at, region.guest_address + at};
     }
-    return nullptr;
-}
-
-std::uint64_t GuestMemory::guest_address_of(std::uint64_t user_address) const {
-    for (const Mapped& one : std::span(mapped_).first(count_)) {
-        if (inside(user_address, one.region.user_address, one.region.size_bytes)) {
-            return one.region.guest_address + (user_address - one.region.user_address);
-        }
-    }
-    INVARIANT(false, "the address was found before");
-    return 0;
-}
-
-bool DirtyLog::covers(std::uint64_t address, std::uint64_t length) const {
-    if (wraps(address, length)) return false;
-    return (address + length - 1) / kLogPageBytes / 8 < bits_.size();
+    return {};
 }
 
 void DirtyLog::mark(std::uint64_t address, std::uint64_t length) const {

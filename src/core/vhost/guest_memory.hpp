@@ -30,16 +30,17 @@ class GuestMemory {
     bool add(const MemoryRegion& region, std::byte* base);
     // as the front end names it: guest address, user address and size. false: there is none
     bool remove(const MemoryRegion& region);
-    void clear() { count_ = last_ = 0; }
+    void clear() { count_ = 0; }
     std::size_t regions() const { return count_; }
 
     // The part of [guest_address, guest_address + length) that lies in one region, from its start on; empty
     // when its first byte is nowhere.
     std::span<std::byte> part(std::uint64_t guest_address, std::uint64_t length) const;
-    // nullptr unless all of it lies in one region
-    std::byte* at_user_address(std::uint64_t user_address, std::uint64_t length) const;
-    // of a byte that at_user_address() found
-    std::uint64_t guest_address_of(std::uint64_t user_address) const;
+    struct Found {
+        std::byte* memory = nullptr;  // nullptr unless all of it lies in one region
+        std::uint64_t guest_address = 0;
+    };
+    Found at_user_address(std::uint64_t user_address, std::uint64_t length) const;
 
   private:
     struct Mapped {
@@ -49,7 +50,6 @@ class GuestMemory {
 
     std::array<Mapped, kMaxRegions> mapped_{};
     std::size_t count_ = 0;
-    mutable std::size_t last_ = 0;  // the region that was hit last: nearly always the one that is hit next
 };
 
 // One bit a page of guest-physical memory; the front end reads and clears it while we write.
@@ -58,8 +58,6 @@ class DirtyLog {
     DirtyLog() = default;
     explicit DirtyLog(std::span<std::byte> bits) : bits_(bits) {}
     bool present() const { return !bits_.empty(); }
-    // covers the address range whole?
-    bool covers(std::uint64_t address, std::uint64_t length) const;
     // what lies outside the log is not marked: the front end sized it for all it will copy
     void mark(std::uint64_t address, std::uint64_t length) const;
 

@@ -1,9 +1,7 @@
 // The packed ring: one ring of descriptors, in which both sides write; who owns an entry is told by two bits
 // that change their meaning with each turn (the wrap counters).
-#include <algorithm>
 #include <vector>
 
-#include "base/invariant.hpp"
 #include "core/vhost/ring.hpp"
 #include "core/vhost/ring_layout.hpp"
 
@@ -32,66 +30,22 @@ Place place_of(std::uint32_t bits) {
 class PackedRing final : public Ring {
   public:
     PackedRing(const RingSetup& setup, const GuestMemory& memory, const DirtyLog& log)
-        : Ring(setup, memory, log), held_(setup.size, false) {
+        : Ring(setup, memory, log) {
         batch_.reserve(setup.size);
     }
 
-    bool open() {
-        const std::uint64_t size = setup_.size;
-        if (size == 0 || size > kMaxQueueSize) return false;
-        if (!remap()) return false;
-        // nothing is in flight where a ring is opened without records: both places are the same
-        available_ = used_ = place_of(setup_.base);
-        if (available_.index >= size) return false;
-        if (!setup_.in_flight.empty() && !recover()) return false;
-        published_ = used_;
-        return true;
-    }
-
     bool remap() override {
-        ring_ = memory_.at_user_address(setup_.descriptors,
-                                        std::uint64_t{setup_.size} * sizeof(PackedDescriptor));
-        driver_ = memory_.at_user_address(setup_.available, 4);
+        const std::uint64_t bytes = std::uint64_t{setup_.size} * sizeof(PackedDescriptor);
+        ring_ = memory_.at_user_address(setup_.descriptors, bytes);
+        driver_ = memory_.at_user_address(setup_.available, 4).memory;
         device_ = memory_.at_user_address(setup_.used, 4);
-        if (ring_ == nullptr || driver_ == nullptr || device_ == nullptr) return false;
-        ring_guest_ = memory_.guest_address_of(setup_.descriptors);
-        device_guest_ = memory_.guest_address_of(setup_.used);
-        return aligned(ring_, 16) && aligned(driver_, 4) && aligned(device_, 4);
-    }
-
-    Taken take(Chain& chain) override {
-        INVARIANT(batch_.empty(), "what was put is published before more is taken");
-        chain.clear();
-        if (broken()) return Taken::broken;
-        if (again_next_ < again_.size()) return read_again(chain, again_[again_next_++]);
-        if (!is_available(available_)) return Taken::nothing;
-        Place at = available_;
-        for (chain.slots = 1;; ++chain.slots) {
-            const auto found = copy_out<PackedDescriptor>(entry(at.index));
-            chain.id = found.id;
-            if (!note(chain, found)) return breaks("more entries are in flight than the ring has");
-            if (!append_one(chain, found, chain.slots == 1)) return Taken::broken;
-            at.advance(1, setup_.size);
-            if ((found.flags & kNext) == 0) break;
-            if (chain.slots == setup_.size) return breaks("a chain of descriptors has no end");
-        }
-        if (chain.id >= setup_.size) return breaks("a buffer's id is not below the ring's size");
-        if (held_[chain.id]) return breaks("a buffer is available again that was not given back");
-        if (entries_in_flight_ + chain.slots > setup_.size) {
-            return breaks("more entries are in flight than the ring has");
-        }
-        noted(chain);
-        available_ = at;
-        held_[chain.id] = true;
-        entries_in_flight_ += chain.slots;
-        ++in_flight_;
-        return Taken::chain;
+        if (ring_.memory == nullptr || driver_ == nullptr || device_.memory == nullptr) return false;
+        return aligned(ring_.memory, 16) && aligned(driver_, 4) && aligned(device_.memory, 4);
     }
 
     void put(const Chain& chain, std::uint32_t written) override {
         if (records_ != nullptr) {
-            PackedRecord& first = record(chain.record);
-            record(first.last).next = records_->free_head;
+            record(chain.last).next = records_->free_head;
             records_edge();
             records_->free_head = chain.record;
         }
@@ -111,9 +65,8 @@ class PackedRing final : public Ring {
         for (std::size_t i = batch_.size(); i-- > 0;) give_back(batch_[i]);
         for (const Put& put : batch_) {
             if (records_ != nullptr) record(put.record).in_flight = 0;
-            held_[put.id] = false;
+            let_go(put.id);
             entries_in_flight_ -= put.slots;
-            --in_flight_;
         }
         settle_records();
         batch_.clear();
@@ -125,9 +78,9 @@ class PackedRing final : public Ring {
 
     bool want_kicks(bool wanted) override {
         const std::uint16_t mode = wanted ? (setup_.event_index ? 2 : 0) : 1;
-        if (wanted && setup_.event_index) store_release(device_, available_.bits());
-        store_release(device_ + 2, mode);
-        mark(device_guest_, 4);
+        if (wanted && setup_.event_index) store_release(device_.memory, available_.bits());
+        store_release(device_.memory + 2, mode);
+        mark(device_.guest_address, 4);
         if (!wanted) return false;
         std::atomic_thread_fence(std::memory_order_seq_cst);
         return is_available(available_);
@@ -146,8 +99,58 @@ class PackedRing final : public Ring {
         std::uint32_t written = 0;
     };
 
+    bool begin() override {
+        // nothing is in flight where a ring is opened without records: both places are the same
+        available_ = used_ = place_of(setup_.base);
+        if (available_.index >= setup_.size) return false;
+        if (!setup_.in_flight.empty() && !recover()) return false;
+        published_ = used_;
+        return true;
+    }
+
+    Taken take_new(Chain& chain) override {
+        if (!is_available(available_)) return Taken::nothing;
+        Place at = available_;
+        for (chain.slots = 1;; ++chain.slots) {
+            const auto found = copy_out<PackedDescriptor>(entry(at.index));
+            chain.id = found.id;
+            if (!note(chain, found)) return breaks("more entries are in flight than the ring has");
+            if (!append_one(chain, found, chain.slots == 1)) return Taken::broken;
+            at.advance(1, setup_.size);
+            if ((found.flags & kNext) == 0) break;
+            if (chain.slots == setup_.size) return breaks("a chain of descriptors has no end");
+        }
+        if (chain.id >= setup_.size) return breaks("a buffer's id is not below the ring's size");
+        if (is_held(chain.id)) return breaks("a buffer is available again that was not given back");
+        if (entries_in_flight_ + chain.slots > setup_.size) {
+            return breaks("more entries are in flight than the ring has");
+        }
+        noted(chain);
+        available_ = at;
+        hold(chain.id);
+        entries_in_flight_ += chain.slots;
+        return Taken::chain;
+    }
+
+    // The guest's entries may have been overwritten since: the chain is in the records.
+    Taken take_again(Chain& chain, const Again& one) override {
+        chain.id = one.id;
+        chain.slots = one.slots;
+        chain.record = chain.last = one.record;
+        for (std::uint16_t i = 0; i < one.slots; ++i) {
+            const PackedRecord entry = copy_of(record(chain.last));
+            const PackedDescriptor found{entry.address, entry.length, entry.id, entry.flags};
+            if (!append_one(chain, found, i == 0)) return Taken::broken;
+            if (i + 1 == one.slots) break;
+            if (entry.next >= setup_.size) return breaks("an in-flight record names no entry");
+            chain.last = entry.next;
+        }
+        return Taken::chain;
+    }
+    bool all_published() const override { return batch_.empty(); }
+
     std::byte* entry(std::uint16_t index) const {
-        return ring_ + std::size_t{index} * sizeof(PackedDescriptor);
+        return ring_.memory + std::size_t{index} * sizeof(PackedDescriptor);
     }
     PackedRecord& record(std::uint16_t index) const {
         auto* all = setup_.in_flight.data() + sizeof(PackedRecords);
@@ -172,7 +175,8 @@ class PackedRing final : public Ring {
         std::uint16_t flags = put.written > 0 ? kWrite : 0;
         if (put.at.wrap) flags |= kPackedAvailable | kPackedUsed;
         store_release(at + 14, flags);
-        mark(ring_guest_ + std::uint64_t{put.at.index} * sizeof(PackedDescriptor), sizeof(PackedDescriptor));
+        mark(ring_.guest_address + std::uint64_t{put.at.index} * sizeof(PackedDescriptor),
+             sizeof(PackedDescriptor));
     }
 
     bool wants_to_be_told(const Place& before) const {
@@ -203,12 +207,13 @@ class PackedRing final : public Ring {
     // One record for each entry; the chain's first one becomes valid by noted().
     bool note(Chain& chain, const PackedDescriptor& found) {
         if (records_ == nullptr) return true;
-        const std::uint16_t index = records_->free_head;
+        const auto index = copy_of(records_->free_head);
         if (index >= setup_.size) return false;
         if (chain.slots == 1) {
             chain.record = index;
             record(index).counter = counter_++;
         }
+        chain.last = index;
         PackedRecord& one = record(index);
         one.address = found.address;
         one.length = found.length;
@@ -238,8 +243,6 @@ class PackedRing final : public Ring {
     }
 
     bool recover() {
-        if (setup_.in_flight.size() < in_flight_bytes(true, setup_.size)) return false;
-        if (!aligned(setup_.in_flight.data(), 8)) return false;
         records_ = reinterpret_cast<PackedRecords*>(setup_.in_flight.data());
         if (records_->version == 0) {
             for (std::uint16_t i = 0; i < setup_.size; ++i) {
@@ -253,94 +256,67 @@ class PackedRing final : public Ring {
             records_->version = kRecordsVersion;
             return true;
         }
-        if (records_->version != kRecordsVersion || records_->size != setup_.size) return false;
-        if (records_->old_used_index >= setup_.size || records_->used_index >= setup_.size) return false;
-        finish_batch();
+        const PackedRecords found = copy_of(*records_);
+        if (found.version != kRecordsVersion || found.size != setup_.size) return false;
+        if (found.old_used_index >= setup_.size || found.used_index >= setup_.size) return false;
+        finish_batch(found);
         return collect();
     }
 
     // Had the former process shown its last batch? Then it is finished, otherwise it is undone.
-    void finish_batch() {
-        const Place old{records_->old_used_index, records_->old_used_wrap != 0};
-        const Place now{records_->used_index, records_->used_wrap != 0};
+    void finish_batch(const PackedRecords& found) {
+        const Place old{found.old_used_index, found.old_used_wrap != 0};
+        const Place now{found.used_index, found.used_wrap != 0};
         if (!(old == now) && !is_available(old)) {
             settle_records();
             return;
         }
-        records_->free_head = records_->old_free_head;
-        records_->used_index = records_->old_used_index;
-        records_->used_wrap = records_->old_used_wrap;
+        records_->free_head = found.old_free_head;
+        records_->used_index = found.old_used_index;
+        records_->used_wrap = found.old_used_wrap;
         records_edge();
     }
 
     bool collect() {
+        const PackedRecords found = copy_of(*records_);
+        if (found.used_index >= setup_.size) return false;
         std::vector<bool> is_free(setup_.size, false);
-        std::uint16_t index = records_->free_head;
+        std::uint16_t index = found.free_head;
         for (std::uint16_t i = 0; i < setup_.size && index < setup_.size; ++i) {
             if (is_free[index]) return false;
             is_free[index] = true;
             record(index).in_flight = 0;
-            index = record(index).next;
+            index = copy_of(record(index).next);
         }
-        used_ = {records_->used_index, records_->used_wrap != 0};
-        available_ = used_;
         for (std::uint16_t i = 0; i < setup_.size; ++i) {
-            const PackedRecord& one = record(i);
+            const PackedRecord one = copy_of(record(i));
             if (is_free[i] || one.in_flight == 0) continue;
-            if (one.count == 0 || one.id >= setup_.size || held_[one.id]) return false;
+            if (one.count == 0 || one.id >= setup_.size) return false;
             entries_in_flight_ += one.count;
             if (entries_in_flight_ > setup_.size) return false;
-            held_[one.id] = true;
-            again_.push_back(i);
-            counter_ = std::max(counter_, one.counter + 1);
+            if (!hold_again({one.counter, i, one.id, one.count})) return false;
         }
-        std::ranges::sort(again_, {}, [this](std::uint16_t i) { return record(i).counter; });
-        in_flight_ = static_cast<std::uint32_t>(again_.size());
+        available_ = used_ = {found.used_index, found.used_wrap != 0};
         available_.advance(entries_in_flight_, setup_.size);
         return true;
     }
 
-    // The guest's entries may have been overwritten since: the chain is in the records.
-    Taken read_again(Chain& chain, std::uint16_t head) {
-        const PackedRecord first = record(head);
-        chain.id = first.id;
-        chain.slots = first.count;
-        chain.record = head;
-        std::uint16_t index = head;
-        for (std::uint16_t i = 0; i < first.count; ++i) {
-            if (index >= setup_.size) return breaks("an in-flight record names no entry");
-            const PackedRecord one = record(index);
-            const PackedDescriptor found{one.address, one.length, one.id, one.flags};
-            if (!append_one(chain, found, i == 0)) return Taken::broken;
-            index = one.next;
-        }
-        return Taken::chain;
-    }
-
-    std::byte* ring_ = nullptr;
+    GuestMemory::Found ring_;
     std::byte* driver_ = nullptr;
-    std::byte* device_ = nullptr;
-    std::uint64_t ring_guest_ = 0;
-    std::uint64_t device_guest_ = 0;
+    GuestMemory::Found device_;
     PackedRecords* records_ = nullptr;
-    std::uint64_t counter_ = 0;
     Place available_;  // the next one to be taken
     Place used_;       // the next one to be given back
     Place published_;
     std::uint32_t entries_in_flight_ = 0;
-    std::vector<bool> held_;            // by buffer id: taken and not published
-    std::vector<Put> batch_;            // put and not published
-    std::vector<std::uint16_t> again_;  // records of what a former process took
-    std::size_t again_next_ = 0;
+    std::vector<Put> batch_;  // put and not published
 };
 
 }  // namespace
 
-std::unique_ptr<Ring> Ring::open_packed(const RingSetup& setup, const GuestMemory& memory,
+std::unique_ptr<Ring> Ring::make_packed(const RingSetup& setup, const GuestMemory& memory,
                                         const DirtyLog& log) {
-    auto ring = std::make_unique<PackedRing>(setup, memory, log);
-    if (!ring->open()) return nullptr;
-    return ring;
+    return std::make_unique<PackedRing>(setup, memory, log);
 }
 
 }  // namespace gemel::vhost

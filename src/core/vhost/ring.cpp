@@ -1,8 +1,39 @@
 #include "core/vhost/ring.hpp"
 
+#include <algorithm>
+
+#include "base/invariant.hpp"
 #include "core/vhost/ring_layout.hpp"
 
 namespace gemel::vhost {
+
+std::unique_ptr<Ring> Ring::open(bool packed, const RingSetup& setup, const GuestMemory& memory,
+                                 const DirtyLog& log) {
+    if (setup.size == 0 || setup.size > kMaxQueueSize) return nullptr;
+    if (!setup.in_flight.empty() && (setup.in_flight.size() < in_flight_bytes(packed, setup.size) ||
+                                     !aligned(setup.in_flight.data(), 8))) {
+        return nullptr;
+    }
+    auto ring = packed ? make_packed(setup, memory, log) : make_split(setup, memory, log);
+    if (!ring->remap() || !ring->begin()) return nullptr;
+    std::ranges::sort(ring->again_, {}, &Again::counter);
+    return ring;
+}
+
+Taken Ring::take(Chain& chain) {
+    INVARIANT(all_published(), "what was put is published before more is taken");
+    chain.clear();
+    if (broken()) return Taken::broken;
+    return again_next_ < again_.size() ? take_again(chain, again_[again_next_++]) : take_new(chain);
+}
+
+bool Ring::hold_again(const Again& one) {
+    if (held_[one.id]) return false;
+    hold(one.id);
+    again_.push_back(one);
+    counter_ = std::max(counter_, one.counter + 1);
+    return true;
+}
 
 bool Ring::append(Chain& chain, std::uint64_t address, std::uint32_t length, bool device_writes) {
     if (!device_writes && !chain.pieces.empty() && chain.pieces.back().device_writes) {

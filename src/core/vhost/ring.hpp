@@ -36,11 +36,12 @@ struct Piece {
 struct Chain {
     std::uint16_t id = 0;       // split: the head's index; packed: the buffer id
     std::uint16_t slots = 1;    // packed: ring entries it took
-    std::uint16_t record = 0;   // its in-flight record
+    std::uint16_t record = 0;   // its in-flight record, the first one
+    std::uint16_t last = 0;     // packed: and the last one
     std::vector<Piece> pieces;  // those the device reads come first
 
     void clear() {
-        id = record = 0;
+        id = record = last = 0;
         slots = 1;
         pieces.clear();
     }
@@ -70,14 +71,12 @@ class Ring {
     // nullptr: a part lies outside the memory or is not aligned, the size is not possible, or the in-flight
     // records make no sense. `memory` and `log` stay where they are as long as the ring lives; what they hold
     // may change between calls, but the ring's own parts stay mapped.
-    static std::unique_ptr<Ring> open_split(const RingSetup& setup, const GuestMemory& memory,
-                                            const DirtyLog& log);
-    static std::unique_ptr<Ring> open_packed(const RingSetup& setup, const GuestMemory& memory,
-                                             const DirtyLog& log);
+    static std::unique_ptr<Ring> open(bool packed, const RingSetup& setup, const GuestMemory& memory,
+                                      const DirtyLog& log);
 
     // All that was put is published before (a packed ring's records of a batch know no entries taken
     // meanwhile).
-    virtual Taken take(Chain& chain) = 0;
+    Taken take(Chain& chain);
     // written: bytes put into the chain's writable pieces, from the first on
     virtual void put(const Chain& chain, std::uint32_t written) = 0;
     // Shows all that was put since the last time. true: the guest wants to be told.
@@ -100,8 +99,28 @@ class Ring {
     std::uint32_t in_flight() const { return in_flight_; }
 
   protected:
+    // An entry that a former process took and never gave back. A copy: the records are the front end's too.
+    struct Again {
+        std::uint64_t counter = 0;
+        std::uint16_t record = 0;
+        std::uint16_t id = 0;
+        std::uint16_t slots = 1;
+    };
+
     Ring(const RingSetup& setup, const GuestMemory& memory, const DirtyLog& log)
-        : setup_(setup), memory_(memory), log_(log) {}
+        : setup_(setup), memory_(memory), log_(log), held_(setup.size, false) {}
+
+    // false: an entry of that id is in flight already
+    bool hold_again(const Again& one);
+    void hold(std::uint16_t id) {
+        held_[id] = true;
+        ++in_flight_;
+    }
+    bool is_held(std::uint16_t id) const { return held_[id]; }
+    void let_go(std::uint16_t id) {
+        held_[id] = false;
+        --in_flight_;
+    }
 
     Taken breaks(std::string_view why) {
         problem_ = why;
@@ -118,9 +137,23 @@ class Ring {
     RingSetup setup_;
     const GuestMemory& memory_;
     const DirtyLog& log_;
-    std::uint32_t in_flight_ = 0;
+    std::uint64_t counter_ = 0;  // of the next entry that is taken, in its record
 
   private:
+    static std::unique_ptr<Ring> make_split(const RingSetup& setup, const GuestMemory& memory,
+                                            const DirtyLog& log);
+    static std::unique_ptr<Ring> make_packed(const RingSetup& setup, const GuestMemory& memory,
+                                             const DirtyLog& log);
+    // After remap(): where the ring goes on, by its setup or its records. false: they make no sense
+    virtual bool begin() = 0;
+    virtual Taken take_new(Chain& chain) = 0;
+    virtual Taken take_again(Chain& chain, const Again& one) = 0;
+    virtual bool all_published() const = 0;
+
+    std::uint32_t in_flight_ = 0;
+    std::vector<bool> held_;    // by id: taken and not published
+    std::vector<Again> again_;  // in the order of their counters
+    std::size_t again_next_ = 0;
     std::string_view problem_;
 };
 

@@ -93,16 +93,21 @@ T copy_out(const std::byte* from) {
     return value;
 }
 
+template <typename T>
+T copy_of(const T& shared) {
+    return copy_out<T>(reinterpret_cast<const std::byte*>(&shared));
+}
+
 inline std::uint16_t load_acquire(std::byte* at) {
     return std::atomic_ref(*reinterpret_cast<std::uint16_t*>(at)).load(std::memory_order_acquire);
 }
 inline void store_release(std::byte* at, std::uint16_t value) {
     std::atomic_ref(*reinterpret_cast<std::uint16_t*>(at)).store(value, std::memory_order_release);
 }
-// The records outlive a SIGKILL of this process at any instruction: stores must not pass each other, the
-// processor's own order (x86, TSO) does the rest; on weaker ones the fence is a real one.
+// The records outlive a SIGKILL of this process at any instruction: stores must not pass each other. On x86
+// they do not, and this holds the compiler only; elsewhere it is an instruction.
 inline void records_edge() {
-    std::atomic_thread_fence(std::memory_order_seq_cst);
+    std::atomic_thread_fence(std::memory_order_acq_rel);
 }
 
 inline bool aligned(const std::byte* at, std::uintptr_t to) {

@@ -70,42 +70,28 @@ std::uint32_t word(std::span<const std::byte, kHeaderBytes> header, std::size_t 
     return value;
 }
 
+MemoryRegion region_of(ByteReader& fields) {
+    MemoryRegion one;
+    one.guest_address = fields.u64();
+    one.size_bytes = fields.u64();
+    one.user_address = fields.u64();
+    one.map_offset = fields.u64();
+    return one;
+}
+
 }  // namespace
 
-// Reads a payload's fields in order; past the end it fails once and for all and yields zeroes.
-class Session::Fields {
-  public:
-    explicit Fields(std::span<const std::byte> bytes) : bytes_(bytes) {}
-    template <typename T>
-    T next() {
-        T value{};
-        if (bytes_.size() < sizeof value) {
-            ok_ = false;
-            bytes_ = {};
-        } else {
-            std::memcpy(&value, bytes_.data(), sizeof value);
-            bytes_ = bytes_.subspan(sizeof value);
-        }
-        return value;
-    }
-    std::uint16_t u16() { return next<std::uint16_t>(); }
-    std::uint32_t u32() { return next<std::uint32_t>(); }
-    std::uint64_t u64() { return next<std::uint64_t>(); }
-    MemoryRegion region() {
-        MemoryRegion one;
-        one.guest_address = u64();
-        one.size_bytes = u64();
-        one.user_address = u64();
-        one.map_offset = u64();
-        return one;
-    }
-    std::span<const std::byte> rest() const { return bytes_; }
-    bool ok() const { return ok_; }
-
-  private:
-    std::span<const std::byte> bytes_;
-    bool ok_ = true;
-};
+template <typename Put>
+void Session::answer(std::uint32_t request, Put&& put) {
+    ByteWriter out(reply_);
+    out.u32(request);
+    out.u32(kVersion | kReplyFlag);
+    out.u32(0);
+    put(out);
+    reply_size_ = out.position();
+    out.patch_u32(8, static_cast<std::uint32_t>(reply_size_ - kHeaderBytes));
+    owed_.reset();
+}
 
 Session::Session(const Disk& disk) : disk_(disk) {
     INVARIANT(disk.queues >= 1 && disk.queues <= kMaxQueues, "the driver knows how many it can serve");
@@ -125,7 +111,7 @@ Action Session::message(std::span<const std::byte, kHeaderBytes> header, std::sp
     const std::uint32_t request = word(header, 0);
     const bool wants = (word(header, 4) & kNeedReply) != 0 && (protocol_features_ & kProtocolReplyAck) != 0;
     owed_ = Owed{request, wants};
-    Fields fields(payload);
+    ByteReader fields(payload);
     Action action = understand(request, fields, descriptors);
     if (!fields.ok()) action = close("a message is shorter than its kind");
     if (std::holds_alternative<Close>(action)) {
@@ -135,7 +121,7 @@ Action Session::message(std::span<const std::byte, kHeaderBytes> header, std::sp
     return action;
 }
 
-Action Session::understand(std::uint32_t request, Fields& fields, std::size_t descriptors) {
+Action Session::understand(std::uint32_t request, ByteReader& fields, std::size_t descriptors) {
     switch (request) {
         case kGetFeatures: reply_number(request, offered()); return Nothing{};
         case kSetFeatures: return set_features(fields.u64());
@@ -194,23 +180,23 @@ Action Session::set_protocol_features(std::uint64_t wanted) {
 
 // ---- memory ----
 
-Action Session::memory_table(Fields& fields, std::size_t descriptors) {
+Action Session::memory_table(ByteReader& fields, std::size_t descriptors) {
     const std::uint32_t count = fields.u32();
-    fields.u32();
+    fields.skip(4);
     if (count > regions_.size() || count != descriptors) return close("not one descriptor for each region");
-    for (std::uint32_t i = 0; i < count; ++i) regions_[i] = fields.region();
+    for (std::uint32_t i = 0; i < count; ++i) regions_[i] = region_of(fields);
     return MapMemory{std::span(regions_).first(count)};
 }
 
-Action Session::one_region(std::uint32_t request, Fields& fields, std::size_t descriptors) {
-    fields.u64();
-    const MemoryRegion region = fields.region();
+Action Session::one_region(std::uint32_t request, ByteReader& fields, std::size_t descriptors) {
+    fields.skip(8);
+    const MemoryRegion region = region_of(fields);
     if (request == kRemMemReg) return RemoveMemory{region};
     if (descriptors != 1) return close("a region needs one descriptor");
     return AddMemory{region};
 }
 
-Action Session::log_base(Fields& fields, std::size_t descriptors) {
+Action Session::log_base(ByteReader& fields, std::size_t descriptors) {
     const std::uint64_t bytes = fields.u64();
     const std::uint64_t offset = fields.u64();
     if ((protocol_features_ & kProtocolLogShm) == 0 || descriptors != 1) {
@@ -221,7 +207,7 @@ Action Session::log_base(Fields& fields, std::size_t descriptors) {
 
 // ---- queues ----
 
-Action Session::queue_message(std::uint32_t request, Fields& fields, std::size_t descriptors) {
+Action Session::queue_message(std::uint32_t request, ByteReader& fields, std::size_t descriptors) {
     const std::uint32_t index = fields.u32();
     const std::uint32_t value = fields.u32();
     if (index >= disk_.queues || descriptors != 0) return close("there is no such queue");
@@ -243,7 +229,7 @@ Action Session::queue_message(std::uint32_t request, Fields& fields, std::size_t
 }
 
 // While a queue runs only its logging may change: at the begin and end of a migration.
-Action Session::addresses(Fields& fields) {
+Action Session::addresses(ByteReader& fields) {
     const std::uint32_t index = fields.u32();
     const std::uint32_t flags = fields.u32();
     const std::uint64_t descriptors = fields.u64();
@@ -282,53 +268,54 @@ void Session::queue_stopped(std::uint16_t queue, std::uint32_t base) {
     INVARIANT(owed_ && owed_->request == kGetVringBase, "it was asked for");
     queues_[queue].started = false;
     queues_[queue].setup.base = base;
-    begin_reply(kGetVringBase);
-    put(std::uint32_t{queue});
-    put(base);
-    owed_.reset();
+    answer(kGetVringBase, [&](ByteWriter& out) {
+        out.u32(queue);
+        out.u32(base);
+    });
 }
 
 // ---- configuration ----
 
-Action Session::get_config(Fields& fields) {
+Action Session::get_config(ByteReader& fields) {
     const std::uint32_t offset = fields.u32();
     const std::uint32_t bytes = fields.u32();
     const std::uint32_t flags = fields.u32();
-    if (offset > kMaxConfigBytes || bytes > kMaxConfigBytes - offset || fields.rest().size() != bytes) {
+    if (offset > kMaxConfigBytes || bytes > kMaxConfigBytes - offset || fields.remaining() != bytes) {
         return close("a configuration of that size is not possible");
     }
-    const ConfigSpace known = config_space(disk_, writeback_);
-    begin_reply(kGetConfig);
-    put(offset);
-    put(bytes);
-    put(flags);
-    for (std::uint32_t at = offset; at < offset + bytes; ++at) {
-        put(at < known.size() ? known[at] : std::byte{0});
-    }
-    owed_.reset();
+    std::array<std::byte, kMaxConfigBytes> all{};
+    std::ranges::copy(config_space(disk_, writeback_), all.begin());
+    answer(kGetConfig, [&](ByteWriter& out) {
+        out.u32(offset);
+        out.u32(bytes);
+        out.u32(flags);
+        out.raw(std::span(all).subspan(offset, bytes));
+    });
     return Nothing{};
 }
 
-Action Session::set_config(Fields& fields) {
+Action Session::set_config(ByteReader& fields) {
     const std::uint32_t offset = fields.u32();
     const std::uint32_t bytes = fields.u32();
-    fields.u32();
-    if (fields.rest().size() != bytes) return close("a configuration shorter than it says");
+    fields.skip(4);
+    if (fields.remaining() != bytes) return close("a configuration shorter than it says");
     if (offset != kConfigWritebackAt || bytes != 1) return close("only the write cache can be configured");
-    writeback_ = fields.rest().front() != std::byte{0};
+    writeback_ = fields.u8() != 0;
     return well();
 }
 
 std::array<std::byte, kHeaderBytes> Session::configuration_changed() {
     std::array<std::byte, kHeaderBytes> bytes{};
-    const std::uint32_t words[] = {kBackendConfigChanged, kVersion, 0};
-    std::memcpy(bytes.data(), words, sizeof words);
+    ByteWriter out(bytes);
+    out.u32(kBackendConfigChanged);
+    out.u32(kVersion);
+    out.u32(0);
     return bytes;
 }
 
 // ---- in-flight records ----
 
-Action Session::in_flight(std::uint32_t request, Fields& fields, std::size_t descriptors) {
+Action Session::in_flight(std::uint32_t request, ByteReader& fields, std::size_t descriptors) {
     const std::uint64_t bytes = fields.u64();
     const std::uint64_t offset = fields.u64();
     const std::uint16_t queues = fields.u16();
@@ -343,7 +330,6 @@ Action Session::in_flight(std::uint32_t request, Fields& fields, std::size_t des
     in_flight_queues_ = queues;
     in_flight_size_ = size;
     in_flight_packed_ = packed();
-    in_flight_bytes_ = needed;
     if (request == kGetInflightFd) return MakeInFlight{needed};
     return MapInFlight{needed, offset};
 }
@@ -353,19 +339,18 @@ Session::Records Session::records(std::uint16_t queue) const {
         in_flight_packed_ != packed()) {
         return {};
     }
-    const std::uint64_t each = in_flight_bytes_ / in_flight_queues_;
-    return {queue * each, each};
+    return {queue * in_flight_bytes_each(), in_flight_bytes_each()};
 }
 
 void Session::in_flight_made(bool well) {
     INVARIANT(owed_ && owed_->request == kGetInflightFd, "it was asked for");
     if (!well) in_flight_queues_ = 0;
-    begin_reply(kGetInflightFd);
-    put(well ? in_flight_bytes_ : 0);
-    put(std::uint64_t{0});
-    put(in_flight_queues_);
-    put(in_flight_size_);
-    owed_.reset();
+    answer(kGetInflightFd, [this](ByteWriter& out) {
+        out.u64(in_flight_queues_ * in_flight_bytes_each());
+        out.u64(0);
+        out.u16(in_flight_queues_);
+        out.u16(in_flight_size_);
+    });
 }
 
 // ---- answers ----
@@ -389,25 +374,8 @@ void Session::done(bool well) {
     }
 }
 
-void Session::begin_reply(std::uint32_t request) {
-    const std::uint32_t words[] = {request, kVersion | kReplyFlag, 0};
-    std::memcpy(reply_.data(), words, sizeof words);
-    reply_size_ = kHeaderBytes;
-}
-
-template <typename T>
-void Session::put(const T& value) {
-    INVARIANT(reply_size_ + sizeof value <= reply_.size(), "replies are short");
-    std::memcpy(reply_.data() + reply_size_, &value, sizeof value);
-    reply_size_ += sizeof value;
-    const auto payload = static_cast<std::uint32_t>(reply_size_ - kHeaderBytes);
-    std::memcpy(reply_.data() + 8, &payload, sizeof payload);
-}
-
 void Session::reply_number(std::uint32_t request, std::uint64_t value) {
-    begin_reply(request);
-    put(value);
-    owed_.reset();
+    answer(request, [value](ByteWriter& out) { out.u64(value); });
 }
 
 }  // namespace gemel::vhost

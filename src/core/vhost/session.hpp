@@ -17,6 +17,7 @@
 #include <string_view>
 #include <variant>
 
+#include "base/bytes.hpp"
 #include "core/vhost/block_command.hpp"
 #include "core/vhost/guest_memory.hpp"
 #include "core/vhost/ring.hpp"
@@ -130,27 +131,26 @@ class Session {
         std::uint32_t request = 0;
         bool wants_answer = false;
     };
-    class Fields;
-
-    Action understand(std::uint32_t request, Fields& fields, std::size_t descriptors);
-    Action queue_message(std::uint32_t request, Fields& fields, std::size_t descriptors);
+    Action understand(std::uint32_t request, ByteReader& fields, std::size_t descriptors);
+    Action queue_message(std::uint32_t request, ByteReader& fields, std::size_t descriptors);
     Action set_features(std::uint64_t wanted);
     Action set_protocol_features(std::uint64_t wanted);
-    Action memory_table(Fields& fields, std::size_t descriptors);
-    Action one_region(std::uint32_t request, Fields& fields, std::size_t descriptors);
-    Action log_base(Fields& fields, std::size_t descriptors);
-    Action addresses(Fields& fields);
+    Action memory_table(ByteReader& fields, std::size_t descriptors);
+    Action one_region(std::uint32_t request, ByteReader& fields, std::size_t descriptors);
+    Action log_base(ByteReader& fields, std::size_t descriptors);
+    Action addresses(ByteReader& fields);
     Action event(std::uint32_t request, std::uint64_t value, std::size_t descriptors);
-    Action get_config(Fields& fields);
-    Action set_config(Fields& fields);
-    Action in_flight(std::uint32_t request, Fields& fields, std::size_t descriptors);
+    Action get_config(ByteReader& fields);
+    Action set_config(ByteReader& fields);
+    Action in_flight(std::uint32_t request, ByteReader& fields, std::size_t descriptors);
 
     Action close(std::string_view reason) const { return Close{reason}; }
     Action well();  // nothing to be done by the driver
     std::uint64_t offered() const;
-    void begin_reply(std::uint32_t request);
-    template <typename T>
-    void put(const T& value);
+    std::uint64_t in_flight_bytes_each() const { return in_flight_bytes(in_flight_packed_, in_flight_size_); }
+    // answers what is owed; put: writes the payload with a ByteWriter
+    template <typename Put>
+    void answer(std::uint32_t request, Put&& put);
     void reply_number(std::uint32_t request, std::uint64_t value);
 
     Disk disk_;
@@ -162,7 +162,6 @@ class Session {
     std::uint16_t in_flight_queues_ = 0;
     std::uint16_t in_flight_size_ = 0;
     bool in_flight_packed_ = false;
-    std::uint64_t in_flight_bytes_ = 0;
     std::optional<Owed> owed_;
     std::string_view failed_;
     std::array<std::byte, kHeaderBytes + 512> reply_{};

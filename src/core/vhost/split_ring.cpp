@@ -1,9 +1,6 @@
 // The split ring: a table of descriptors, a ring of heads made available, a ring of heads given back.
-#include <algorithm>
-#include <array>
 #include <vector>
 
-#include "base/invariant.hpp"
 #include "core/vhost/ring.hpp"
 #include "core/vhost/ring_layout.hpp"
 
@@ -14,55 +11,17 @@ namespace {
 class SplitRing final : public Ring {
   public:
     SplitRing(const RingSetup& setup, const GuestMemory& memory, const DirtyLog& log)
-        : Ring(setup, memory, log), held_(setup.size, false) {
+        : Ring(setup, memory, log) {
         batch_.reserve(setup.size);
-    }
-
-    bool open() {
-        const std::uint64_t size = setup_.size;
-        if (size == 0 || size > kMaxQueueSize || (size & (size - 1)) != 0) return false;
-        if (!remap()) return false;
-        next_available_ = static_cast<std::uint16_t>(setup_.base);
-        used_index_ = published_ = load_acquire(used_ + 2);
-        if (!setup_.in_flight.empty() && !recover()) return false;
-        seen_available_ = next_available_;
-        return true;
     }
 
     bool remap() override {
         const std::uint64_t size = setup_.size;
-        table_ = memory_.at_user_address(setup_.descriptors, size * sizeof(Descriptor));
-        available_ = memory_.at_user_address(setup_.available, 6 + size * 2);
-        used_ = memory_.at_user_address(setup_.used, 6 + size * sizeof(UsedElement));
+        table_ = memory_.at_user_address(setup_.descriptors, size * sizeof(Descriptor)).memory;
+        available_ = memory_.at_user_address(setup_.available, 6 + size * 2).memory;
+        used_ = memory_.at_user_address(setup_.used, 6 + size * sizeof(UsedElement)).memory;
         if (table_ == nullptr || available_ == nullptr || used_ == nullptr) return false;
         return aligned(table_, 16) && aligned(available_, 2) && aligned(used_, 4);
-    }
-
-    Taken take(Chain& chain) override {
-        INVARIANT(batch_.empty(), "what was put is published before more is taken");
-        chain.clear();
-        if (broken()) return Taken::broken;
-        if (again_next_ < again_.size()) return read_chain(chain, again_[again_next_++]);
-        if (seen_available_ == next_available_) {
-            seen_available_ = load_acquire(available_ + 2);
-            const auto waiting = static_cast<std::uint16_t>(seen_available_ - next_available_);
-            if (waiting == 0) return Taken::nothing;
-            if (waiting > setup_.size) return breaks("more entries are available than the ring has");
-        }
-        const std::size_t slot = next_available_ % setup_.size;
-        const auto head = copy_out<std::uint16_t>(available_ + 4 + 2 * slot);
-        if (head >= setup_.size) return breaks("an available entry names no descriptor");
-        if (held_[head]) return breaks("an entry is available again that was not given back");
-        if (SplitRecord* record = record_of(head)) {
-            record->counter = counter_++;
-            records_edge();
-            record->in_flight = 1;
-            records_edge();
-        }
-        ++next_available_;
-        held_[head] = true;
-        ++in_flight_;
-        return read_chain(chain, head);
     }
 
     void put(const Chain& chain, std::uint32_t written) override {
@@ -90,8 +49,7 @@ class SplitRing final : public Ring {
         records_edge();
         for (const std::uint16_t head : batch_) {
             if (SplitRecord* record = record_of(head)) record->in_flight = 0;
-            held_[head] = false;
-            --in_flight_;
+            let_go(head);
         }
         records_edge();
         if (records_ != nullptr) records_->used_index = used_index_;
@@ -120,6 +78,40 @@ class SplitRing final : public Ring {
     std::uint32_t base() const override { return next_available_; }
 
   private:
+    bool begin() override {
+        if ((setup_.size & (setup_.size - 1)) != 0) return false;
+        next_available_ = static_cast<std::uint16_t>(setup_.base);
+        used_index_ = published_ = load_acquire(used_ + 2);
+        if (!setup_.in_flight.empty() && !recover()) return false;
+        seen_available_ = next_available_;
+        return true;
+    }
+
+    Taken take_new(Chain& chain) override {
+        if (seen_available_ == next_available_) {
+            seen_available_ = load_acquire(available_ + 2);
+            const auto waiting = static_cast<std::uint16_t>(seen_available_ - next_available_);
+            if (waiting == 0) return Taken::nothing;
+            if (waiting > setup_.size) return breaks("more entries are available than the ring has");
+        }
+        const std::size_t slot = next_available_ % setup_.size;
+        const auto head = copy_out<std::uint16_t>(available_ + 4 + 2 * slot);
+        if (head >= setup_.size) return breaks("an available entry names no descriptor");
+        if (is_held(head)) return breaks("an entry is available again that was not given back");
+        if (SplitRecord* record = record_of(head)) {
+            record->counter = counter_++;
+            records_edge();
+            record->in_flight = 1;
+            records_edge();
+        }
+        ++next_available_;
+        hold(head);
+        return read_chain(chain, head);
+    }
+
+    Taken take_again(Chain& chain, const Again& one) override { return read_chain(chain, one.id); }
+    bool all_published() const override { return batch_.empty(); }
+
     SplitRecord* record_of(std::uint16_t head) {
         if (records_ == nullptr) return nullptr;
         return reinterpret_cast<SplitRecord*>(setup_.in_flight.data() + sizeof(SplitRecords)) + head;
@@ -128,8 +120,6 @@ class SplitRing final : public Ring {
     // What a former process left: a batch whose publication it had not noted, and entries taken and not given
     // back.
     bool recover() {
-        if (setup_.in_flight.size() < in_flight_bytes(false, setup_.size)) return false;
-        if (!aligned(setup_.in_flight.data(), 8)) return false;
         records_ = reinterpret_cast<SplitRecords*>(setup_.in_flight.data());
         if (records_->version == 0) {
             records_->size = setup_.size;
@@ -141,24 +131,19 @@ class SplitRing final : public Ring {
         if (records_->version != kRecordsVersion || records_->size != setup_.size) return false;
         const auto unnoted = static_cast<std::uint16_t>(used_index_ - records_->used_index);
         if (unnoted > setup_.size) return false;
-        std::uint16_t head = records_->last_batch_head;
+        auto head = copy_of(records_->last_batch_head);
         for (std::uint16_t i = 0; i < unnoted; ++i) {
             if (head >= setup_.size) return false;
-            SplitRecord* record = record_of(head);
-            record->in_flight = 0;
-            head = record->next;
+            record_of(head)->in_flight = 0;
+            head = copy_of(record_of(head)->next);
         }
         records_edge();
         records_->used_index = used_index_;
         for (std::uint16_t i = 0; i < setup_.size; ++i) {
-            if (record_of(i)->in_flight == 0) continue;
-            again_.push_back(i);
-            held_[i] = true;
-            counter_ = std::max(counter_, record_of(i)->counter + 1);
+            const SplitRecord one = copy_of(*record_of(i));
+            if (one.in_flight != 0) hold_again({one.counter, i, i, 1});
         }
-        std::ranges::sort(again_, {}, [this](std::uint16_t i) { return record_of(i)->counter; });
-        in_flight_ = static_cast<std::uint32_t>(again_.size());
-        next_available_ = static_cast<std::uint16_t>(used_index_ + in_flight_);
+        next_available_ = static_cast<std::uint16_t>(used_index_ + in_flight());
         return true;
     }
 
@@ -184,24 +169,18 @@ class SplitRing final : public Ring {
     std::byte* available_ = nullptr;
     std::byte* used_ = nullptr;
     SplitRecords* records_ = nullptr;
-    std::uint64_t counter_ = 0;
     std::uint16_t next_available_ = 0;  // the next one to be taken
     std::uint16_t seen_available_ = 0;  // up to here entries are known to be there
     std::uint16_t used_index_ = 0;      // the next one to be put
     std::uint16_t published_ = 0;
-    std::vector<bool> held_;            // taken and not published
     std::vector<std::uint16_t> batch_;  // put and not published
-    std::vector<std::uint16_t> again_;  // taken by a former process
-    std::size_t again_next_ = 0;
 };
 
 }  // namespace
 
-std::unique_ptr<Ring> Ring::open_split(const RingSetup& setup, const GuestMemory& memory,
+std::unique_ptr<Ring> Ring::make_split(const RingSetup& setup, const GuestMemory& memory,
                                        const DirtyLog& log) {
-    auto ring = std::make_unique<SplitRing>(setup, memory, log);
-    if (!ring->open()) return nullptr;
-    return ring;
+    return std::make_unique<SplitRing>(setup, memory, log);
 }
 
 }  // namespace gemel::vhost

@@ -65,9 +65,7 @@ class Guest {
         s.indirect = indirect;
         return s;
     }
-    std::unique_ptr<Ring> open(const RingSetup& s) const {
-        return packed_ ? Ring::open_packed(s, memory, log) : Ring::open_split(s, memory, log);
-    }
+    std::unique_ptr<Ring> open(const RingSetup& s) const { return Ring::open(packed_, s, memory, log); }
     std::unique_ptr<Ring> open() const { return open(setup()); }
 
     std::size_t room() const { return free_.size(); }

@@ -342,15 +342,19 @@ INSTANTIATE_TEST_SUITE_P(Kinds, Rings, testing::Combine(testing::Bool(), testing
                                     (std::get<1>(one.param) ? "_events" : "");
                          });
 
+// What a ring of two buffers says after the guest did something that no driver does.
+template <typename Spoil>
+Taken taken_after(bool packed, Spoil&& spoil) {
+    Guest guest(packed, 8, false);
+    const auto ring = guest.open();
+    guest.add(buffers(2));
+    spoil(guest);
+    Chain chain;
+    return ring->take(chain);
+}
+
 TEST(SplitRing, entries_that_no_driver_makes) {
-    const auto taken = [](auto&& spoil) {
-        Guest guest(false, 8, false);
-        const auto ring = guest.open();
-        guest.add(buffers(2));
-        spoil(guest);
-        Chain chain;
-        return ring->take(chain);
-    };
+    const auto taken = [](auto&& spoil) { return taken_after(false, spoil); };
     EXPECT_EQ(taken([](Guest&) {}), Taken::chain);
     EXPECT_EQ(taken([](Guest& g) { g.at<std::uint16_t>(Guest::kAvailable + 2) = 9; }), Taken::broken);
     EXPECT_EQ(taken([](Guest& g) { g.at<std::uint16_t>(Guest::kAvailable + 4) = 8; }), Taken::broken);
@@ -378,14 +382,7 @@ TEST(SplitRing, a_size_that_is_no_power_of_two) {
 }
 
 TEST(PackedRing, entries_that_no_driver_makes) {
-    const auto taken = [](auto&& spoil) {
-        Guest guest(true, 8, false);
-        const auto ring = guest.open();
-        guest.add(buffers(2));
-        spoil(guest);
-        Chain chain;
-        return ring->take(chain);
-    };
+    const auto taken = [](auto&& spoil) { return taken_after(true, spoil); };
     EXPECT_EQ(taken([](Guest&) {}), Taken::chain);
     EXPECT_EQ(taken([](Guest& g) { g.at<PackedDescriptor>(16).id = 8; }), Taken::broken);
     EXPECT_EQ(taken([](Guest& g) { g.at<PackedDescriptor>(16).flags |= kIndirect; }), Taken::broken);
@@ -406,6 +403,37 @@ TEST(PackedRing, the_same_buffer_twice) {
     ASSERT_EQ(ring->take(chain), Taken::chain);
     guest.at<PackedDescriptor>(16) = {kHere, 1, *id, kPackedAvailable};
     EXPECT_EQ(ring->take(chain), Taken::broken);
+}
+
+// The records are the front end's memory too: what was checked may be something else when it is used.
+TEST(PackedRing, records_that_change_while_they_are_used) {
+    for (const bool recovered : {false, true}) {
+        Guest guest(true, 8, false);
+        constexpr std::size_t kWords = sizeof(PackedRecord) / 8;
+        std::vector<std::uint64_t> memory(in_flight_bytes(true, 8) / 8 + 16 * kWords, 0);
+        RingSetup setup = guest.setup();
+        setup.in_flight = std::as_writable_bytes(std::span(memory)).first(in_flight_bytes(true, 8));
+        auto ring = guest.open(setup);
+        const auto id = guest.add(buffers(2));
+        Chain chain;
+        ASSERT_EQ(ring->take(chain), Taken::chain);
+        if (recovered) ring = guest.open(setup);
+        ASSERT_NE(ring, nullptr);
+        auto* first = reinterpret_cast<PackedRecord*>(setup.in_flight.data() + sizeof(PackedRecords));
+        first->last = 12;  // behind the records' end
+        first->count = 100;
+        first->id = 100;
+        if (recovered) {
+            ASSERT_EQ(ring->take(chain), Taken::chain);
+        }
+        EXPECT_EQ(chain.id, *id);
+        EXPECT_EQ(chain.slots, 2);
+        ring->put(chain, 0);
+        ring->publish();
+        ASSERT_EQ(guest.reap().size(), 1U);
+        const auto behind = std::span(memory).subspan(in_flight_bytes(true, 8) / 8);
+        EXPECT_TRUE(std::ranges::all_of(behind, [](std::uint64_t word) { return word == 0; }));
+    }
 }
 
 // Whatever stands in the records of a former process: refused or survived.
