@@ -44,7 +44,6 @@ class FakeDisk {
 
     void tear(std::uint64_t offset, std::vector<std::byte> bytes) {
         std::ranges::fill(std::span(bytes).subspan(bytes.size() / 2), std::byte{0xee});
-        std::ranges::fill(std::span(bytes).first(64), std::byte{0xee});
         metadata[offset] = metadata_stable[offset] = std::move(bytes);
     }
     bool readable(std::uint64_t offset, std::uint64_t length) const {

@@ -185,17 +185,23 @@ TEST_P(LocalDisk, a_failed_flush_lets_the_guest_go_on_over_the_network) {  // F4
     EXPECT_EQ(p->store.record.replicas[0].state, ReplicaState::failed);
 }
 
+// a goes on alone, with something written that is not flushed.
+std::unique_ptr<Pair> alone(std::uint64_t seed) {
+    auto p = healthy(seed);
+    p->kill(1);
+    p->disconnect();
+    p->settle(seconds(5));
+    p->write(0, 8);
+    p->settle();
+    return p;
+}
+
 // The only copy: the flush that failed let the device forget what was answered. The next process of the same
 // life must know, also where the first attempt to write that down failed like the flush (seed 97741, D1,
 // D14).
 TEST_P(LocalDisk, that_the_only_copy_failed_outlives_its_process) {
     for (const bool fails : {false, true}) {
-        const auto p = healthy(GetParam());
-        p->kill(1);
-        p->disconnect();
-        p->settle(seconds(5));
-        p->write(0, 8);
-        p->settle();
+        const auto p = alone(GetParam());
         p->node(0).disk.fail_flushes = fails;
         p->node(0).disk.fail_superblocks = fails ? 1 : 0;
         const auto flush = p->request(0, FrontOperation::flush, 0, 0);
@@ -215,12 +221,7 @@ TEST_P(LocalDisk, that_the_only_copy_failed_outlives_its_process) {
 
 // Each attempt may tear the slot it writes: none of them may touch the slot that is whole (seed 2788, C12).
 TEST_P(LocalDisk, a_superblock_that_cannot_be_written_leaves_the_one_before) {
-    const auto p = healthy(GetParam());
-    p->kill(1);
-    p->disconnect();
-    p->settle(seconds(5));
-    p->write(0, 8);
-    p->settle();
+    const auto p = alone(GetParam());
     p->node(0).disk.fail_flushes = true;
     p->node(0).disk.fail_superblocks = 100;
     p->request(0, FrontOperation::flush, 0, 0);
