@@ -86,7 +86,7 @@ class Ring {
     virtual bool want_kicks(bool wanted) = 0;
     // Finds its parts again after the memory has been mapped anew. false: they are not there any more.
     virtual bool remap() = 0;
-    // for GET_VRING_BASE, once nothing is in flight
+    // for GET_VRING_BASE, once nothing is in flight or to be taken again
     virtual std::uint32_t base() const = 0;
     // on the fly, at the begin and end of a migration
     void log_used(bool on, std::uint64_t address) {
@@ -97,6 +97,8 @@ class Ring {
     bool broken() const { return !problem_.empty(); }
     std::string_view problem() const { return problem_; }
     std::uint32_t in_flight() const { return in_flight_; }
+    // take() will hand out something that a former process took
+    bool has_again() const { return !broken() && again_next_ < again_.size(); }
 
   protected:
     // An entry that a former process took and never gave back. A copy: the records are the front end's too.

@@ -162,6 +162,7 @@ class Session {
     std::uint16_t in_flight_queues_ = 0;
     std::uint16_t in_flight_size_ = 0;
     bool in_flight_packed_ = false;
+    bool in_flight_padded_ = false;
     std::optional<Owed> owed_;
     std::string_view failed_;
     std::array<std::byte, kHeaderBytes + 512> reply_{};

@@ -251,10 +251,19 @@ TEST(VhostSession, in_flight_records_are_made_once_and_brought_back) {
         EXPECT_EQ(bytes, 4 * in_flight_bytes(packed, 128));
         front.session.in_flight_made(true);
         EXPECT_EQ(front.field(kHeaderBytes), bytes);
+        EXPECT_EQ(front.session.reply().size(), kHeaderBytes + 20) << "as long as the question";
         EXPECT_EQ(front.session.records(3).bytes, 0U) << "a queue of that size is not known yet";
         front.start(3);
         EXPECT_EQ(front.session.records(3).bytes, bytes / 4);
         EXPECT_EQ(front.session.records(3).offset, bytes / 4 * 3);
+
+        Front qemu(4);
+        qemu.agree(packed ? 0 : kFeaturePacked);
+        const Bytes padded(std::uint64_t{0}, std::uint64_t{0}, std::uint16_t{4}, std::uint16_t{128},
+                           std::uint32_t{0});
+        ASSERT_TRUE(std::holds_alternative<MakeInFlight>(qemu.say(kGetInflightFd, padded)));
+        qemu.session.in_flight_made(true);
+        EXPECT_EQ(qemu.session.reply().size(), kHeaderBytes + 24) << "QEMU wants its padding back";
 
         Front next(4);
         next.agree(packed ? 0 : kFeaturePacked);
