@@ -363,4 +363,13 @@ void Connection::end_if_idle() {
     handlers_.ended(*this);
 }
 
+front::Door door(ring::Reactor& reactor, BlockService& service, nbd::Export exported) {
+    constexpr std::size_t kMaxConnections = 16;
+    return {
+        "nbd", kMaxConnections,
+        [&reactor, &service, exported = std::move(exported)](int fd, front::Connection::Handlers handlers) {
+            return std::make_unique<Connection>(reactor, fd, exported, service, std::move(handlers));
+        }};
+}
+
 }  // namespace gemel::nbd_socket

@@ -12,13 +12,19 @@
 #include <string>
 #include <vector>
 
-#include "adapters/nbd_socket/block_service.hpp"
+#include "adapters/front/block_service.hpp"
+#include "adapters/front/connection.hpp"
 #include "adapters/ring/stream.hpp"
 #include "core/nbd/server.hpp"
 
 namespace gemel::nbd_socket {
 
-class Connection final : private ring::StreamOwner, private ring::BufferWaiter {
+using front::BlockOperation;
+using front::BlockRequest;
+using front::BlockService;
+using front::BlockStatus;
+
+class Connection final : public front::Connection, private ring::StreamOwner, private ring::BufferWaiter {
   public:
     using Handle = ring::BufferPool::Handle;
     static constexpr Handle kNoPayload = 0xffffffffU;
@@ -27,21 +33,14 @@ class Connection final : private ring::StreamOwner, private ring::BufferWaiter {
     static constexpr std::uint32_t kPartBytes = 1U << 20;
     static constexpr std::uint32_t kMaxPayloadInFlight = 12U << 20;  // of this connection
 
-    struct Handlers {
-        std::function<void(const std::string& line)> log;
-        // everything has ended; destroy it (not from inside the call)
-        std::function<void(Connection&)> ended;
-    };
-
     Connection(ring::Reactor& reactor, int fd, nbd::Export exported, BlockService& service,
                Handlers handlers);
     ~Connection() override;
     Connection(const Connection&) = delete;
     Connection& operator=(const Connection&) = delete;
 
-    void start();
-    // No more answers; ended() comes when the last request in flight is done.
-    void close();
+    void start() override;
+    void close() override;
 
   private:
     static constexpr std::uint32_t kNone = 0xffffffffU;
@@ -114,5 +113,8 @@ class Connection final : private ring::StreamOwner, private ring::BufferWaiter {
     bool stream_gone_ = false;
     bool ended_ = false;
 };
+
+// The socket of one export; the service outlives its connections.
+front::Door door(ring::Reactor& reactor, BlockService& service, nbd::Export exported);
 
 }  // namespace gemel::nbd_socket

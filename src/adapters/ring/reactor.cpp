@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
@@ -290,6 +291,18 @@ void Reactor::fallocate(int fd, int mode, std::uint64_t offset, std::uint64_t le
 void Reactor::receive(int fd, std::span<std::byte> memory, int flags, Completion& completion) {
     io_uring_sqe& entry = next_entry();
     io_uring_prep_recv(&entry, fd, memory.data(), memory.size(), flags);
+    io_uring_sqe_set_data(&entry, &completion);
+}
+
+void Reactor::receive_message(int fd, msghdr& message, int flags, Completion& completion) {
+    io_uring_sqe& entry = next_entry();
+    io_uring_prep_recvmsg(&entry, fd, &message, static_cast<unsigned>(flags));
+    io_uring_sqe_set_data(&entry, &completion);
+}
+
+void Reactor::when_readable(int fd, Completion& completion) {
+    io_uring_sqe& entry = next_entry();
+    io_uring_prep_poll_add(&entry, fd, POLLIN);
     io_uring_sqe_set_data(&entry, &completion);
 }
 

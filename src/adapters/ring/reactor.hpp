@@ -103,7 +103,11 @@ class Reactor {
     void fdatasync(int fd, Completion& completion);
     void fallocate(int fd, int mode, std::uint64_t offset, std::uint64_t length, Completion& completion);
     void receive(int fd, std::span<std::byte> memory, int flags, Completion& completion);
+    // with descriptors along, if the message has room for them
+    void receive_message(int fd, msghdr& message, int flags, Completion& completion);
     void send(int fd, const msghdr& message, int flags, Completion& completion);
+    // once
+    void when_readable(int fd, Completion& completion);
     void accept(int fd, Completion& completion);
     void connect(int fd, const sockaddr& address, socklen_t length, Completion& completion);
     // Ask for the early end of an operation; it still completes, with -ECANCELED or its result.

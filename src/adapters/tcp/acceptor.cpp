@@ -1,6 +1,7 @@
 #include "adapters/tcp/acceptor.hpp"
 
 #include <cerrno>
+#include <sys/socket.h>
 #include <unistd.h>
 #include <utility>
 
@@ -28,6 +29,8 @@ void Acceptor::start() {
 void Acceptor::stop(std::function<void()> stopped) {
     stopping_ = true;
     again_.disarm();
+    // Who connects from now on is refused at once, instead of waiting in a queue that nobody empties.
+    ::shutdown(listener_, SHUT_RDWR);
     if (!busy_) {
         if (stopped) reactor_.post(std::move(stopped));
         return;

@@ -58,7 +58,7 @@ Result<int> listen_on(const std::string& host_and_port) {
         const int error = errno;
         ::close(*fd);
         return fail(
-            ErrorCode::unavailable,
+            error == EADDRINUSE ? ErrorCode::already_exists : ErrorCode::unavailable,
             fmt::format("cannot listen on {}: {}; is the address configured on this node, and is no other "
                         "gemel-blockd running?",
                         host_and_port, std::strerror(error)));

@@ -17,6 +17,8 @@ namespace {
 
 using nlohmann::json;
 
+constexpr Duration kAddressWait = seconds(5);
+
 std::string_view word(replication::NoticeKind kind) {
     using replication::NoticeKind;
     switch (kind) {
@@ -114,9 +116,20 @@ void Blockd::renew_at_home(Instant sent_at, const std::vector<CommittedVolume>& 
 
 Status Blockd::open_listeners() {
     for (const auto& link : options_.config.links) {
-        auto listener = LinkListener::open(
-            home(), link.address, [this](const VolumeId& volume, int fd) { return route(volume, fd); },
-            [](const std::string& line) { log::warning(line); });
+        const auto open = [&] {
+            return LinkListener::open(
+                home(), link.address, [this](const VolumeId& volume, int fd) { return route(volume, fd); },
+                [](const std::string& line) { log::warning(line); });
+        };
+        // The kernel lets go of a killed process's sockets when its last I/O has ended, a moment after the
+        // process is gone.
+        const Instant until = ring::Reactor::read_clock() + kAddressWait;
+        auto listener = open();
+        while (!listener && listener.error().code == ErrorCode::already_exists &&
+               ring::Reactor::read_clock() < until) {
+            ::usleep(10'000);
+            listener = open();
+        }
         if (!listener) {
             return fail(listener.error().code,
                         fmt::format("link {}: {}", link.name, listener.error().message));

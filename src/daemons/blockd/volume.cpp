@@ -8,6 +8,8 @@
 #include <fmt/format.h>
 
 #include "adapters/config/host_incarnation.hpp"
+#include "adapters/nbd_socket/connection.hpp"
+#include "adapters/vhost_user/connection.hpp"
 #include "base/bytes.hpp"
 #include "base/invariant.hpp"
 #include "core/formats/layout.hpp"
@@ -23,25 +25,25 @@ constexpr Duration kOpenAgain = milliseconds(20);
 constexpr Duration kComplainEvery = seconds(10);
 constexpr Duration kViewEvery = milliseconds(250);
 
-FrontOperation translate(nbd_socket::BlockOperation operation) {
+FrontOperation translate(front::BlockOperation operation) {
     switch (operation) {
-        case nbd_socket::BlockOperation::read: return FrontOperation::read;
-        case nbd_socket::BlockOperation::write: return FrontOperation::write;
-        case nbd_socket::BlockOperation::flush: return FrontOperation::flush;
-        case nbd_socket::BlockOperation::discard: return FrontOperation::discard;
-        case nbd_socket::BlockOperation::write_zeroes: break;
+        case front::BlockOperation::read: return FrontOperation::read;
+        case front::BlockOperation::write: return FrontOperation::write;
+        case front::BlockOperation::flush: return FrontOperation::flush;
+        case front::BlockOperation::discard: return FrontOperation::discard;
+        case front::BlockOperation::write_zeroes: break;
     }
     return FrontOperation::write_zeroes;
 }
 
-nbd_socket::BlockStatus translate(IoStatus status) {
+front::BlockStatus translate(IoStatus status) {
     switch (status) {
-        case IoStatus::ok: return nbd_socket::BlockStatus::ok;
-        case IoStatus::out_of_space: return nbd_socket::BlockStatus::out_of_space;
-        case IoStatus::refused: return nbd_socket::BlockStatus::refused;
+        case IoStatus::ok: return front::BlockStatus::ok;
+        case IoStatus::out_of_space: return front::BlockStatus::out_of_space;
+        case IoStatus::refused: return front::BlockStatus::refused;
         case IoStatus::io_error: break;
     }
-    return nbd_socket::BlockStatus::io_error;
+    return front::BlockStatus::io_error;
 }
 
 }  // namespace
@@ -207,7 +209,7 @@ void Volume::execute(Output& output) {
         void operator()(const PeerDrop& o) { v.link_->drop(o); }
         void operator()(const FrontComplete& o) {
             // the tag is the request's address, see submit()
-            auto* request = reinterpret_cast<nbd_socket::BlockRequest*>(static_cast<std::uintptr_t>(o.tag));
+            auto* request = reinterpret_cast<front::BlockRequest*>(static_cast<std::uintptr_t>(o.tag));
             if (o.data_from != kNoPayload) {  // read from the peer
                 auto& buffers = v.reactor_.buffers();
                 copy_bytes(buffers.memory(o.data_from).first(request->length),
@@ -231,7 +233,7 @@ void Volume::execute(Output& output) {
     std::visit(Executor{*this}, output);
 }
 
-void Volume::submit(nbd_socket::BlockRequest& request) {
+void Volume::submit(front::BlockRequest& request) {
     FrontRequest front;
     front.tag = static_cast<FrontTag>(reinterpret_cast<std::uintptr_t>(&request));
     front.epoch = front_ ? front_->epoch() : 0;
@@ -245,23 +247,33 @@ void Volume::submit(nbd_socket::BlockRequest& request) {
 
 // ---- the front end ----
 
+std::vector<front::Door> Volume::doors() {
+    nbd::Export exported;
+    exported.name = options_.name;
+    exported.description = "Gemel volume " + options_.name;
+    exported.size_bytes = size_bytes_;
+    vhost::Disk disk;
+    disk.size_bytes = size_bytes_;
+    disk.queues = vhost::kMaxQueues;
+    return {nbd_socket::door(reactor_, *this, std::move(exported)),
+            vhost_user::door(reactor_, *this, disk, options_.name)};
+}
+
 void Volume::open_front(const ServeFront& serve) {
     if (closing_) return;
     if (front_ && front_->epoch() != serve.epoch) close_front(front_->epoch(), true);
     if (front_) return;
-    nbd_socket::FrontEndOptions front;
-    front.directory = options_.run_dir + "/nbd";
-    front.volume = options_.name;
-    front.epoch = serve.epoch;
-    front.secret = serve.secret;
-    front.successors =
+    front::FrontEndOptions options;
+    options.run_dir = options_.run_dir;
+    options.volume = options_.name;
+    options.epoch = serve.epoch;
+    options.secret = serve.secret;
+    options.successors =
         committed_ && committed_->record.owner && committed_->record.owner->purpose == "export";
-    front.exported.name = options_.name;
-    front.exported.description = "Gemel volume " + options_.name;
-    front.exported.size_bytes = size_bytes_;
-    front.log = reports_.log;
-    front.bound = [this](pid_t) { front_report(); };
-    auto opened = nbd_socket::FrontEnd::open(reactor_, *this, std::move(front));
+    options.doors = doors();
+    options.log = reports_.log;
+    options.bound = [this](pid_t) { front_report(); };
+    auto opened = front::FrontEnd::open(reactor_, std::move(options));
     if (!opened) return log(opened.error().message);
     front_ = std::move(*opened);
     log("serves " + front_->path());
@@ -366,15 +378,18 @@ void Volume::close(bool clean, std::function<void()> closed) {
                     "the volume was detached before its backing could be opened"));
     }
     if (front_) close_front(front_->epoch(), false);
-    if (link_) {
-        link_->stop([this] { link_stopped_ = true; });
-    } else {
-        link_stopped_ = true;
-    }
     closed_if_idle();
 }
 
 void Volume::closed_if_idle() {
+    // what is in flight needs the peer to come to its end
+    if (closing_fronts_.empty() && !std::exchange(link_stopping_, true)) {
+        if (link_) {
+            link_->stop([this] { link_stopped_ = true; });
+        } else {
+            link_stopped_ = true;
+        }
+    }
     const bool idle = link_stopped_ && closing_fronts_.empty() && (!io_ || io_->idle());
     if (!idle) return close_timer_.arm(reactor_.now() + milliseconds(5));
     if (clean_) ::unlink(marker().c_str());

@@ -1,5 +1,5 @@
 // Volume: the driver of one replication engine. Joins it with its disk (VolumeIo), its peer (PeerLink), its
-// front end (nbd_socket::FrontEnd) and the control plane (VolumeReports). Decides nothing: inputs go in,
+// front end (front::FrontEnd) and the control plane (VolumeReports). Decides nothing: inputs go in,
 // outputs are executed. Lives on one reactor; every call is made on that reactor's thread.
 #pragma once
 
@@ -13,7 +13,8 @@
 #include <vector>
 
 #include "adapters/config/node_config.hpp"
-#include "adapters/nbd_socket/front_end.hpp"
+#include "adapters/front/block_service.hpp"
+#include "adapters/front/front_end.hpp"
 #include "core/replication/engine.hpp"
 #include "daemons/blockd/peer_link.hpp"
 #include "daemons/blockd/volume_io.hpp"
@@ -49,7 +50,7 @@ struct VolumeOptions {
     TimingConfig timing;
 };
 
-class Volume final : private nbd_socket::BlockService {
+class Volume final : private front::BlockService {
   public:
     using Answer = std::function<void(Status)>;
 
@@ -79,7 +80,7 @@ class Volume final : private nbd_socket::BlockService {
     void peer_connection(int fd);
 
   private:
-    void submit(nbd_socket::BlockRequest& request) override;
+    void submit(front::BlockRequest& request) override;
 
     void try_open();
     Status start_engine(disk::OpenFile file);
@@ -87,6 +88,7 @@ class Volume final : private nbd_socket::BlockService {
     void start_link();
     void input(replication::Input one);
     void execute(replication::Output& output);
+    std::vector<front::Door> doors();
     void open_front(const replication::ServeFront& serve);
     void close_front(std::uint64_t epoch, bool forget);
     void front_report();
@@ -120,8 +122,8 @@ class Volume final : private nbd_socket::BlockService {
     Instant last_step_;
 
     std::optional<CommittedVolume> committed_;
-    std::unique_ptr<nbd_socket::FrontEnd> front_;
-    std::vector<std::unique_ptr<nbd_socket::FrontEnd>> closing_fronts_;
+    std::unique_ptr<front::FrontEnd> front_;
+    std::vector<std::unique_ptr<front::FrontEnd>> closing_fronts_;
     std::map<std::uint64_t, replication::Propose> proposals_;
     std::vector<std::pair<std::uint64_t, Answer>> refusals_;
     replication::View told_view_;
@@ -130,6 +132,7 @@ class Volume final : private nbd_socket::BlockService {
 
     bool closing_ = false;
     bool clean_ = false;
+    bool link_stopping_ = false;
     bool link_stopped_ = false;
     ring::Timer close_timer_;
     std::function<void()> closed_;

@@ -2,17 +2,22 @@
 // memory behind it.
 #include <cstring>
 #include <fstream>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
 
 #include <gtest/gtest.h>
 
-#include "adapters/nbd_socket/front_end.hpp"
+#include "adapters/front/front_end.hpp"
+#include "adapters/nbd_socket/connection.hpp"
 #include "base/prng.hpp"
 
 namespace gemel::nbd_socket {
 namespace {
+
+using front::FrontEnd;
+using front::FrontEndOptions;
 
 constexpr std::uint64_t kSize = 24 << 20;
 
@@ -54,14 +59,16 @@ struct FrontEndTest : ::testing::Test {
         reactor = std::move(*made);
         volume.reactor = reactor.get();
         FrontEndOptions options;
-        options.directory = directory;
+        ::mkdir(directory.c_str(), 0711);
+        options.run_dir = directory;
         options.volume = "web1";
         options.epoch = 7;
         options.secret = "s3cr3t";
         options.successors = successors;
-        options.exported = {.name = "web1", .description = "", .size_bytes = kSize};
+        options.doors.push_back(
+            door(*reactor, volume, {.name = "web1", .description = "", .size_bytes = kSize}));
         options.log = [this](const std::string& line) { log.push_back(line); };
-        auto opened = FrontEnd::open(*reactor, volume, std::move(options));
+        auto opened = FrontEnd::open(*reactor, std::move(options));
         ASSERT_TRUE(opened.has_value()) << opened.error().message;
         front = std::move(*opened);
         thread = std::thread([this] { reactor->run(); });
@@ -76,7 +83,8 @@ struct FrontEndTest : ::testing::Test {
         });
         thread.join();
         EXPECT_EQ(reactor->buffers().free_bytes(), reactor->buffers().total_bytes()) << "a payload leaked";
-        EXPECT_NE(::access((directory + "/web1-7-s3cr3t.sock").c_str(), F_OK), 0);
+        EXPECT_NE(::access((directory + "/nbd/web1-7-s3cr3t.sock").c_str(), F_OK), 0);
+        ::rmdir((directory + "/nbd").c_str());
         ::rmdir(directory.c_str());
     }
     std::string uri() const { return "'nbd+unix:///web1?socket=" + front->path() + "'"; }

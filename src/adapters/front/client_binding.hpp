@@ -12,7 +12,7 @@
 
 #include "base/error.hpp"
 
-namespace gemel::nbd_socket {
+namespace gemel::front {
 
 struct ProcessId {
     pid_t pid = 0;
@@ -44,4 +44,4 @@ class ClientBinding {
     std::optional<ProcessId> owner_;
 };
 
-}  // namespace gemel::nbd_socket
+}  // namespace gemel::front

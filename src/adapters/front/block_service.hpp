@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-namespace gemel::nbd_socket {
+namespace gemel::front {
 
 enum class BlockOperation : std::uint8_t { read, write, flush, discard, write_zeroes };
 enum class BlockStatus : std::uint8_t { ok, io_error, out_of_space, refused };
@@ -33,4 +33,4 @@ class BlockService {
     virtual ~BlockService() = default;
 };
 
-}  // namespace gemel::nbd_socket
+}  // namespace gemel::front

@@ -1,4 +1,4 @@
-#include "adapters/nbd_socket/client_binding.hpp"
+#include "adapters/front/client_binding.hpp"
 
 #include <cerrno>
 #include <cstdio>
@@ -11,7 +11,7 @@
 
 #include <fmt/format.h>
 
-namespace gemel::nbd_socket {
+namespace gemel::front {
 
 std::optional<ProcessId> process_of(pid_t pid) {
     std::ifstream file(fmt::format("/proc/{}/stat", pid));
@@ -78,4 +78,4 @@ void ClientBinding::remove_file() const {
     ::unlink(file_.c_str());
 }
 
-}  // namespace gemel::nbd_socket
+}  // namespace gemel::front

@@ -4,9 +4,9 @@
 
 #include <gtest/gtest.h>
 
-#include "adapters/nbd_socket/client_binding.hpp"
+#include "adapters/front/client_binding.hpp"
 
-namespace gemel::nbd_socket {
+namespace gemel::front {
 namespace {
 
 struct Binding : ::testing::Test {
@@ -89,4 +89,4 @@ TEST(PeerProcess, IsTheOneThatConnected) {
 }
 
 }  // namespace
-}  // namespace gemel::nbd_socket
+}  // namespace gemel::front
