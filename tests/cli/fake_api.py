@@ -67,7 +67,7 @@ def volume(name, size=20 << 30, owner=None, vm=None):
 def guest(name, where=None):
     return {"name": name, "uuid": str(uuid.uuid5(uuid.NAMESPACE_URL, name)), "state": "running" if where else "shut off",
             "desired": "running" if where else "stopped", "phase": None, "why": None, "node": where, "type": "qemu",
-            "memory_bytes": 2 << 30, "vcpus": 2, "disks": [{"target": "vda", "volume": name}],
+            "memory_bytes": 2 << 30, "memory": "shared", "vcpus": 2, "disks": [{"target": "vda", "volume": name}],
             "nics": [{"bridge": "br0", "mac": "52:54:00:00:00:01"}], "priority": 100, "preferred_node": None, "restarts": 0}
 
 
@@ -321,6 +321,7 @@ class FakeCluster:
             made["disks"] = [{"target": disk.get("target", f"vd{chr(97 + i)}"), "volume": disk["volume"]}
                              for i, disk in enumerate(body["disks"])]
             made["memory_bytes"], made["vcpus"] = body.get("memory_bytes", 1 << 30), body.get("vcpus", 1)
+            made["memory"] = body.get("memory", "shared")
             made["nics"] = body.get("nics", [])
             for used in volumes:
                 used["vm"] = name

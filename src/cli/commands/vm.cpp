@@ -78,6 +78,13 @@ Status list(Context& context) {
     return {};
 }
 
+// An emulated guest's disks are reached over NBD, whatever its memory is.
+std::string memory_of(const Json& vm) {
+    const std::string memory = text_of(vm, "memory", "not known");
+    const bool in_vain = memory == "shared" && text_of(vm, "type") == "qemu";
+    return in_vain ? "shared (not used under emulation: its disks go over NBD)" : memory;
+}
+
 std::string vm_page(const Json& vm) {
     std::string out = fmt::format("{}: {}", text_of(vm, "name"), text_of(vm, "state"));
     if (has(vm, "node")) out += " on " + text_of(vm, "node");
@@ -91,7 +98,7 @@ std::string vm_page(const Json& vm) {
     line("wanted", text_of(vm, "desired"));
     line("type", text_of(vm, "type", "decided at its start"));
     line("cpus", std::to_string(number_of(vm, "vcpus")));
-    line("memory", human_size(number_of(vm, "memory_bytes")));
+    line("memory", fmt::format("{}, {}", human_size(number_of(vm, "memory_bytes")), memory_of(vm)));
     for (const Json& disk : list_of(vm, "disks")) {
         line("disk", fmt::format("{}: volume {}", text_of(disk, "target"), text_of(disk, "volume")));
     }

@@ -36,6 +36,9 @@ void add_shape_options(CLI::App* command, VmShape& shape) {
     command->add_option("--priority", shape.priority, "0 to 1000; higher starts first (default: 100)")
         ->check(CLI::Range(0, 1000));
     command->add_option("--prefer", shape.preferred_node, "the node where it had best run");
+    command->add_flag("--private-memory", shape.private_memory,
+                      "do not share its memory with gemel-blockd: its disks are slower (NBD instead of "
+                      "vhost-user), and the kernel may merge equal memory of guests (KSM)");
 }
 
 Result<Json> guest_body(const std::string& name, const VmShape& shape) {
@@ -50,6 +53,7 @@ Result<Json> guest_body(const std::string& name, const VmShape& shape) {
     body["vcpus"] = shape.cpus == 0 ? 1 : shape.cpus;
     body["disks"] = Json::array();
     for (const auto& bridge : shape.bridges) body["nics"].push_back(Json{{"bridge", bridge}});
+    if (shape.private_memory) body["memory"] = "private";
     if (shape.priority >= 0) body["priority"] = shape.priority;
     if (!shape.preferred_node.empty()) {
         if (auto good = check_name("node", shape.preferred_node); !good)

@@ -15,6 +15,7 @@ struct VmShape {
     std::vector<std::string> bridges;
     int priority = -1;  // -1: the server's default
     std::string preferred_node;
+    bool private_memory = false;
 };
 
 void add_shape_options(CLI::App* command, VmShape& shape);

@@ -104,6 +104,7 @@ struct GuestView {
     std::optional<std::string> why;
     std::optional<std::string> node;
     std::optional<std::string> type;  // kvm, qemu
+    std::string template_text;        // opaque here, as in the record
     std::uint64_t memory_bytes = 0;
     std::uint32_t vcpus = 0;
     std::vector<GuestDisk> disks;

@@ -248,6 +248,7 @@ GuestView Views::guest(const GuestRecord& record) const {
     view.name = record.name;
     view.uuid = record.uuid.to_string();
     view.desired = std::string(to_string(record.wish));
+    view.template_text = record.template_text;
     view.memory_bytes = record.memory_bytes;
     view.vcpus = record.vcpus;
     view.disks = record.disks;

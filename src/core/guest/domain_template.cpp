@@ -21,6 +21,7 @@ static_assert(kFirstDiskSlot + kMaxDisks <= 31);
 // Seconds QEMU holds requests while the server of a disk is away: for ever, in the terms of a guest. An error
 // would reach the guest as a broken disk, although its data is safe.
 constexpr std::uint32_t kReconnectDelaySeconds = 31536000;
+constexpr std::uint32_t kMaxQueues = 16;  // of one disk, as many as the server has
 
 bool is_lower_or_digit(char c) {
     return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
@@ -70,18 +71,24 @@ void add_slot(pugi::xml_node device, unsigned slot) {
         {{"type", "pci"}, {"domain", "0"}, {"bus", "0"}, {"slot", std::to_string(slot)}, {"function", "0"}});
 }
 
-void add_basics(pugi::xml_node domain, const GuestRecord& guest, const Template& fixed, DomainType type) {
+void add_basics(pugi::xml_node domain, const GuestRecord& guest, const Template& fixed,
+                const Placement& placement) {
     add_text(domain, "name", guest.name);
     add_text(domain, "uuid", guest.uuid.to_string());
     auto memory = add(domain, "memory", {{"unit", "MiB"}});
     memory.text().set(std::to_string(guest.memory_bytes / kMiB).c_str());
+    if (placement.protocol == DiskProtocol::vhost_user) {
+        auto backing = add(domain, "memoryBacking");
+        add(backing, "source", {{"type", "memfd"}});  // sealed by QEMU: it cannot shrink under its reader
+        add(backing, "access", {{"mode", "shared"}});
+    }
     add_text(domain, "vcpu", std::to_string(guest.vcpus));
     auto os_type = add(add(domain, "os"), "type", {{"arch", "x86_64"}, {"machine", fixed.machine}});
     os_type.text().set("hvm");
     auto features = add(domain, "features");
     add(features, "acpi");
     add(features, "apic");
-    if (type == DomainType::kvm) {
+    if (placement.type == DomainType::kvm) {
         add(domain, "cpu", {{"mode", "host-model"}, {"check", "partial"}});
     } else {
         auto cpu = add(domain, "cpu", {{"mode", "custom"}, {"match", "exact"}, {"check", "none"}});
@@ -98,6 +105,25 @@ void add_basics(pugi::xml_node domain, const GuestRecord& guest, const Template&
     add(power, "suspend-to-disk", {{"enabled", "no"}});
 }
 
+const std::string& socket_of(const GuestDisk& disk, const Placement& placement) {
+    return std::ranges::find(placement.disks, disk.target, &DiskSocket::target)->path;
+}
+
+void add_vhost_user_disks(pugi::xml_node devices, const GuestRecord& guest, const Placement& placement) {
+    const std::uint32_t queues = std::min(guest.vcpus, kMaxQueues);
+    for (std::size_t i = 0; i < guest.disks.size(); ++i) {
+        const auto& disk = guest.disks[i];
+        auto node = add(devices, "disk", {{"type", "vhostuser"}, {"device", "disk"}, {"snapshot", "no"}});
+        add(node, "driver", {{"name", "qemu"}, {"type", "raw"}, {"queues", std::to_string(queues)}});
+        auto source = add(node, "source", {{"type", "unix"}, {"path", socket_of(disk, placement)}});
+        // for ever, once a second: QEMU counts whole ones
+        add(source, "reconnect", {{"enabled", "yes"}, {"timeout", "1"}});
+        add(node, "target", {{"dev", disk.target}, {"bus", "virtio"}});
+        add(node, "boot", {{"order", std::to_string(i + 1)}});
+        add_slot(node, kFirstDiskSlot + static_cast<unsigned>(i));
+    }
+}
+
 void add_devices(pugi::xml_node domain, const GuestRecord& guest, const Template& fixed,
                  const Placement& placement) {
     auto devices = add(domain, "devices");
@@ -106,6 +132,7 @@ void add_devices(pugi::xml_node domain, const GuestRecord& guest, const Template
     add(devices, "controller",
         {{"type", "pci"}, {"index", "0"}, {"model", express ? "pcie-root" : "pci-root"}});
     add(devices, "controller", {{"type", "usb"}, {"model", "none"}});
+    if (placement.protocol == DiskProtocol::vhost_user) add_vhost_user_disks(devices, guest, placement);
     for (std::size_t i = 0; i < guest.nics.size(); ++i) {
         const auto& nic = guest.nics[i];
         auto node = add(devices, "interface", {{"type", "bridge"}});
@@ -128,8 +155,8 @@ void add_devices(pugi::xml_node domain, const GuestRecord& guest, const Template
 
 // libvirt 9.0 has no word for NBD's reconnect-delay, so QEMU is told directly. Everything libvirt places has
 // a fixed slot, so that these cannot collide.
-void add_disks(pugi::xml_node domain, const GuestRecord& guest, const Template& fixed,
-               const Placement& placement) {
+void add_nbd_disks(pugi::xml_node domain, const GuestRecord& guest, const Template& fixed,
+                   const Placement& placement) {
     auto command_line = add(domain, "qemu:commandline");
     const auto argument = [&](const std::string& value) {
         add(command_line, "qemu:arg", {{"value", value}});
@@ -137,14 +164,14 @@ void add_disks(pugi::xml_node domain, const GuestRecord& guest, const Template& 
     const bool express = fixed.machine.starts_with("pc-q35-");
     for (std::size_t i = 0; i < guest.disks.size(); ++i) {
         const auto& disk = guest.disks[i];
-        const auto socket = std::ranges::find(placement.disks, disk.target, &DiskSocket::target);
-        const nlohmann::ordered_json block = {{"driver", "nbd"},
-                                              {"node-name", "gemel-" + disk.target},
-                                              {"server", {{"type", "unix"}, {"path", socket->path}}},
-                                              {"export", disk.volume},
-                                              {"reconnect-delay", kReconnectDelaySeconds},
-                                              {"cache", {{"direct", true}, {"no-flush", false}}},
-                                              {"discard", "unmap"}};
+        const nlohmann::ordered_json block = {
+            {"driver", "nbd"},
+            {"node-name", "gemel-" + disk.target},
+            {"server", {{"type", "unix"}, {"path", socket_of(disk, placement)}}},
+            {"export", disk.volume},
+            {"reconnect-delay", kReconnectDelaySeconds},
+            {"cache", {{"direct", true}, {"no-flush", false}}},
+            {"discard", "unmap"}};
         argument("-blockdev");
         argument(block.dump());
         argument("-device");
@@ -223,21 +250,49 @@ bool is_pinned_machine(std::string_view machine) {
     return false;
 }
 
+std::string_view to_string(Memory memory) {
+    return memory == Memory::shared ? "shared" : "private";
+}
+
+std::optional<Memory> memory_of(std::string_view text) {
+    for (const Memory each : {Memory::shared, Memory::private_}) {
+        if (text == to_string(each)) return each;
+    }
+    return std::nullopt;
+}
+
+DiskProtocol disk_protocol(Memory memory, DomainType type) {
+    const bool in_place = memory == Memory::shared && type == DomainType::kvm;
+    return in_place ? DiskProtocol::vhost_user : DiskProtocol::nbd;
+}
+
 std::string encode_template(const Template& fixed) {
-    return nlohmann::ordered_json{
-        {"template", 1}, {"machine", fixed.machine}, {"clock_offset", fixed.clock_offset}}
+    return nlohmann::ordered_json{{"template", 2},
+                                  {"machine", fixed.machine},
+                                  {"clock_offset", fixed.clock_offset},
+                                  {"memory", to_string(fixed.memory)}}
         .dump();
 }
 
 Result<Template> decode_template(std::string_view text) {
     const auto json = nlohmann::json::parse(text, nullptr, false);
-    if (!json.is_object() || json.size() != 3 || !json.contains("template") || json["template"] != 1 ||
-        !json.contains("machine") || !json["machine"].is_string() || !json.contains("clock_offset") ||
-        !json["clock_offset"].is_string()) {
+    const auto text_of = [&json](const char* member) {
+        const bool there = json.contains(member) && json[member].is_string();
+        return there ? std::optional(json[member].get<std::string>()) : std::nullopt;
+    };
+    const int version =
+        json.contains("template") && json["template"].is_number_integer() ? json["template"].get<int>() : 0;
+    const auto machine = text_of("machine");
+    const auto clock = text_of("clock_offset");
+    std::optional<Memory> memory;
+    if (version == 1) memory = Memory::private_;  // knew NBD only
+    if (version == 2) memory = memory_of(text_of("memory").value_or(""));
+    if (!machine || !clock || !memory || json.size() != (version == 1 ? 3U : 4U)) {
         return wrong(
-            "guest template: expected version 1 with machine and clock_offset; define the guest again");
+            "guest template: expected version 2 with machine, clock_offset and memory (shared or "
+            "private); define the guest again");
     }
-    Template fixed{json["machine"].get<std::string>(), json["clock_offset"].get<std::string>()};
+    Template fixed{*machine, *clock, *memory};
     if (!is_pinned_machine(fixed.machine)) {
         return wrong(fmt::format("guest template: expected a machine like {}, not '{}'", kDefaultMachine,
                                  fixed.machine));
@@ -298,9 +353,9 @@ Result<std::string> render_domain(const GuestRecord& guest, const Placement& pla
     auto domain = add(document, "domain",
                       {{"type", placement.type == DomainType::kvm ? "kvm" : "qemu"},
                        {"xmlns:qemu", std::string(kQemuNamespace)}});
-    add_basics(domain, guest, *fixed, placement.type);
+    add_basics(domain, guest, *fixed, placement);
     add_devices(domain, guest, *fixed, placement);
-    add_disks(domain, guest, *fixed, placement);
+    if (placement.protocol == DiskProtocol::nbd) add_nbd_disks(domain, guest, *fixed, placement);
     struct Writer : pugi::xml_writer {
         std::string text;
         void write(const void* data, size_t size) override {

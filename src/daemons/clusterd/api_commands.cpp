@@ -178,6 +178,11 @@ Result<ApiCommand> vm_create(Fields& fields) {
     } else if (out.memory_bytes == 0 || out.vcpus == 0) {
         fields.problem("either 'memory_bytes' and 'vcpus', or 'domain_xml' must be given");
     }
+    if (fields.has("memory")) {
+        const auto memory = guest::memory_of(fields.text("memory", false));
+        if (!memory) fields.problem("'memory' must be shared or private");
+        fixed.memory = memory.value_or(fixed.memory);
+    }
     out.template_text = guest::encode_template(fixed);
     return finished(fields, std::move(out));
 }

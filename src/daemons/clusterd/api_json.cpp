@@ -8,6 +8,8 @@
 
 #include <fmt/format.h>
 
+#include "core/guest/domain_template.hpp"
+
 namespace gemel::clusterd::api {
 namespace {
 
@@ -108,7 +110,8 @@ Json Renderer::node(const cluster::NodeView& view) const {
 
 Json Renderer::exported(const std::string& volume, const cluster::ExportView& view) const {
     std::string uri = "nbd+unix:///" + volume;
-    if (!view.secret.empty()) uri += "?socket=" + settings_.front_socket(volume, view.epoch, view.secret);
+    if (!view.secret.empty())
+        uri += "?socket=" + settings_.front_socket("nbd", volume, view.epoch, view.secret);
     return {{"uri", uri}, {"node", view.node}, {"epoch", view.epoch}};
 }
 
@@ -151,6 +154,7 @@ Json Renderer::volume(const cluster::VolumeView& view) const {
 }
 
 Json Renderer::guest(const cluster::GuestView& view) const {
+    const auto fixed = guest::decode_template(view.template_text);
     return {{"name", view.name},
             {"uuid", view.uuid},
             {"state", view.state},
@@ -160,6 +164,7 @@ Json Renderer::guest(const cluster::GuestView& view) const {
             {"node", or_null(view.node)},
             {"type", or_null(view.type)},
             {"memory_bytes", view.memory_bytes},
+            {"memory", fixed ? Json(guest::to_string(fixed->memory)) : Json(nullptr)},
             {"vcpus", view.vcpus},
             {"disks", disks(view.disks)},
             {"nics", nics(view.nics)},

@@ -143,8 +143,13 @@ Status GuestDriver::Impl::start_domain(const cluster::StartDomain& order) {
     guest::Placement placement;
     placement.type =
         probe_kvm(settings.file.run_dir).works ? guest::DomainType::kvm : guest::DomainType::qemu;
+    const auto fixed = guest::decode_template(order.guest.template_text);
+    if (!fixed) return tl::unexpected<Error>(fixed.error());
+    placement.protocol = guest::disk_protocol(fixed->memory, placement.type);
+    const bool in_place = placement.protocol == guest::DiskProtocol::vhost_user;
     for (const auto& disk : order.disks) {
-        const auto path = settings.front_socket(disk.volume, disk.epoch, disk.secret);
+        const auto path =
+            settings.front_socket(in_place ? "vhost" : "nbd", disk.volume, disk.epoch, disk.secret);
         if (auto ok = wait_for_socket(path); !ok) return ok;
         placement.disks.push_back({disk.target, path});
     }

@@ -59,9 +59,9 @@ std::string Settings::volume_path(const std::string& pool, const std::string& vo
     return file.state_dir + "/pools/" + pool + "/" + volume + ".img";
 }
 
-std::string Settings::front_socket(const std::string& volume, std::uint64_t epoch,
+std::string Settings::front_socket(std::string_view protocol, const std::string& volume, std::uint64_t epoch,
                                    const std::string& secret) const {
-    return fmt::format("{}/nbd/{}-{}-{}.sock", file.run_dir, volume, epoch, secret);
+    return fmt::format("{}/{}/{}-{}-{}.sock", file.run_dir, protocol, volume, epoch, secret);
 }
 
 std::string Settings::initial_cluster() const {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "adapters/config/node_config.hpp"
@@ -21,7 +22,9 @@ struct Settings {
     std::string bootstrap_pending() const { return state("bootstrap-pending"); }
     // backing file of a volume in a pool of this node
     std::string volume_path(const std::string& pool, const std::string& volume) const;
-    std::string front_socket(const std::string& volume, std::uint64_t epoch, const std::string& secret) const;
+    // protocol: nbd, vhost
+    std::string front_socket(std::string_view protocol, const std::string& volume, std::uint64_t epoch,
+                             const std::string& secret) const;
     // name=peer_url,... of the voters node.toml begins with
     std::string initial_cluster() const;
 };

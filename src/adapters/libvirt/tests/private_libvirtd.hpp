@@ -23,6 +23,8 @@ class PrivateLibvirtd {
     void kill_libvirtd();
     // nbdkit with an empty disk of 1 MiB; returns when the socket is there
     void serve_disk(const std::string& socket, const std::string& export_name);
+    // the same by vhost-user, from QEMU's storage daemon
+    void serve_vhost_user_disk(const std::string& socket);
 
   private:
     std::vector<pid_t> children_;

@@ -32,8 +32,9 @@ GuestRecord web1() {
     return record;
 }
 
-std::string domain_on(const std::string& socket) {
+std::string domain_on(const std::string& socket, guest::DiskProtocol protocol = guest::DiskProtocol::nbd) {
     guest::Placement placement;
+    placement.protocol = protocol;
     placement.disks = {{"vda", socket}};
     placement.console_socket = "/run/gemel/web1.console";
     auto xml = guest::render_domain(web1(), placement);
@@ -70,6 +71,15 @@ class LibvirtHypervisorTest : public ::testing::Test {
     std::unique_ptr<LibvirtHypervisor> hypervisor;
 };
 std::unique_ptr<test::PrivateLibvirtd> LibvirtHypervisorTest::host;
+
+// A foreign server takes what libvirt and QEMU make of our domain.
+TEST_F(LibvirtHypervisorTest, ADiskByVhostUser) {
+    const std::string socket = "/run/gemel/vhost-web1.sock";
+    host->serve_vhost_user_disk(socket);
+    const auto created = hypervisor->create(domain_on(socket, guest::DiskProtocol::vhost_user), false);
+    ASSERT_TRUE(created) << created.error().message;
+    EXPECT_EQ(created->state, DomainState::running);
+}
 
 TEST_F(LibvirtHypervisorTest, LifeOfADomain) {
     std::atomic<int> changes = 0;

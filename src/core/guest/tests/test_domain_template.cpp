@@ -46,6 +46,29 @@ TEST(DomainTemplate, DiskIsTheEpochsSocketWithVolatileCacheAndWaitsForItsServer)
     EXPECT_THAT(*xml, Not(HasSubstr("<disk")));
 }
 
+TEST(DomainTemplate, VhostUserIsForSharedMemoryUnderKvm) {
+    EXPECT_EQ(disk_protocol(Memory::shared, DomainType::kvm), DiskProtocol::vhost_user);
+    EXPECT_EQ(disk_protocol(Memory::shared, DomainType::qemu), DiskProtocol::nbd);
+    EXPECT_EQ(disk_protocol(Memory::private_, DomainType::kvm), DiskProtocol::nbd);
+    auto guest = web1();
+    guest.vcpus = 4;
+    auto placement = here();
+    placement.protocol = DiskProtocol::vhost_user;
+    placement.disks = {{"vda", "/run/gemel/vhost/web1-root-7-5ec2e7.sock"}};
+    const auto xml = render_domain(guest, placement);
+    ASSERT_TRUE(xml) << xml.error().message;
+    EXPECT_THAT(*xml, HasSubstr("<source type=\"memfd\" />"));
+    EXPECT_THAT(*xml, HasSubstr("<access mode=\"shared\" />"));
+    EXPECT_THAT(*xml, HasSubstr("<disk type=\"vhostuser\" device=\"disk\" snapshot=\"no\">"));
+    EXPECT_THAT(*xml, HasSubstr("<source type=\"unix\" path=\"/run/gemel/vhost/web1-root-7-5ec2e7.sock\">"));
+    EXPECT_THAT(*xml, HasSubstr("<reconnect enabled=\"yes\" timeout=\"1\" />"));
+    EXPECT_THAT(*xml, HasSubstr("queues=\"4\""));
+    EXPECT_THAT(*xml, HasSubstr("slot=\"11\"")) << "where the disk of private memory is too";
+    EXPECT_THAT(*xml, Not(HasSubstr("qemu:arg")));
+    guest.vcpus = 64;
+    EXPECT_THAT(*render_domain(guest, placement), HasSubstr("queues=\"16\""));
+}
+
 TEST(DomainTemplate, TypeFollowsTheNodeAndNothingElseOfTheHardwareDoes) {
     auto placement = here();
     const auto emulated = render_domain(web1(), placement);
@@ -94,10 +117,17 @@ TEST(DomainTemplate, OldChipsetHasItsOwnBus) {
 }
 
 TEST(DomainTemplate, TemplateTextIsReadBackExactly) {
-    const Template fixed{"pc-i440fx-6.1", "localtime"};
-    EXPECT_EQ(*decode_template(encode_template(fixed)), fixed);
+    for (const Memory memory : {Memory::shared, Memory::private_}) {
+        const Template fixed{"pc-i440fx-6.1", "localtime", memory};
+        EXPECT_EQ(*decode_template(encode_template(fixed)), fixed);
+    }
+    EXPECT_EQ(*decode_template("{\"template\":1,\"machine\":\"pc-q35-7.2\",\"clock_offset\":\"utc\"}"),
+              (Template{"pc-q35-7.2", "utc", Memory::private_}))
+        << "what was defined when there was NBD only";
     for (const char* text :
          {"", "{}", "[]", "{\"template\":2,\"machine\":\"pc-q35-7.2\",\"clock_offset\":\"utc\"}",
+          "{\"template\":3,\"machine\":\"pc-q35-7.2\",\"clock_offset\":\"utc\",\"memory\":\"shared\"}",
+          "{\"template\":2,\"machine\":\"pc-q35-7.2\",\"clock_offset\":\"utc\",\"memory\":\"lent\"}",
           "{\"template\":1,\"machine\":\"q35\",\"clock_offset\":\"utc\"}",
           "{\"template\":1,\"machine\":\"pc-q35-7.2\",\"clock_offset\":\"moon\"}",
           "{\"template\":1,\"machine\":7,\"clock_offset\":\"utc\"}",
