@@ -63,7 +63,9 @@ void Queue::set_kick(OwnedFd fd) {
     kick_.fd = std::move(fd);
     unsettling_ = false;
     wait_for_kick();
-    if (ring_) serve_later();
+    if (!ring_) return;
+    serve_later();
+    call();  // nobody was told meanwhile
 }
 
 void Queue::set_call(OwnedFd fd) {

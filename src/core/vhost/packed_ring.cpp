@@ -36,11 +36,16 @@ class PackedRing final : public Ring {
 
     bool remap() override {
         const std::uint64_t bytes = std::uint64_t{setup_.size} * sizeof(PackedDescriptor);
-        ring_ = memory_.at_user_address(setup_.descriptors, bytes);
-        driver_ = memory_.at_user_address(setup_.available, 4).memory;
-        device_ = memory_.at_user_address(setup_.used, 4);
-        if (ring_.memory == nullptr || driver_ == nullptr || device_.memory == nullptr) return false;
-        return aligned(ring_.memory, 16) && aligned(driver_, 4) && aligned(device_.memory, 4);
+        const auto ring = memory_.at_user_address(setup_.descriptors, bytes);
+        const auto driver = memory_.at_user_address(setup_.available, 4);
+        const auto device = memory_.at_user_address(setup_.used, 4);
+        if (ring.memory == nullptr || driver.memory == nullptr || device.memory == nullptr) return false;
+        if (!aligned(ring.memory, 16) || !aligned(driver.memory, 4) || !aligned(device.memory, 4))
+            return false;
+        ring_ = ring;
+        driver_ = driver.memory;
+        device_ = device;
+        return true;
     }
 
     void put(const Chain& chain, std::uint32_t written) override {

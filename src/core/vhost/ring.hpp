@@ -84,7 +84,8 @@ class Ring {
     // Asks the guest to tell of new entries (true) or not to. true: some may have come before it could see
     // that.
     virtual bool want_kicks(bool wanted) = 0;
-    // Finds its parts again after the memory has been mapped anew. false: they are not there any more.
+    // Finds its parts again after the memory has been mapped anew. false: they are not there any more; the
+    // ring stays where it was, and what is in flight may still be put there while that is mapped.
     virtual bool remap() = 0;
     // for GET_VRING_BASE, once nothing is in flight or to be taken again
     virtual std::uint32_t base() const = 0;

@@ -17,11 +17,15 @@ class SplitRing final : public Ring {
 
     bool remap() override {
         const std::uint64_t size = setup_.size;
-        table_ = memory_.at_user_address(setup_.descriptors, size * sizeof(Descriptor)).memory;
-        available_ = memory_.at_user_address(setup_.available, 6 + size * 2).memory;
-        used_ = memory_.at_user_address(setup_.used, 6 + size * sizeof(UsedElement)).memory;
-        if (table_ == nullptr || available_ == nullptr || used_ == nullptr) return false;
-        return aligned(table_, 16) && aligned(available_, 2) && aligned(used_, 4);
+        auto* table = memory_.at_user_address(setup_.descriptors, size * sizeof(Descriptor)).memory;
+        auto* available = memory_.at_user_address(setup_.available, 6 + size * 2).memory;
+        auto* used = memory_.at_user_address(setup_.used, 6 + size * sizeof(UsedElement)).memory;
+        if (table == nullptr || available == nullptr || used == nullptr) return false;
+        if (!aligned(table, 16) || !aligned(available, 2) || !aligned(used, 4)) return false;
+        table_ = table;
+        available_ = available;
+        used_ = used;
+        return true;
     }
 
     void put(const Chain& chain, std::uint32_t written) override {

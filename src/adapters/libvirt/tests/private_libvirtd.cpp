@@ -131,12 +131,12 @@ void PrivateLibvirtd::serve_disk(const std::string& socket, const std::string& e
 }
 
 void PrivateLibvirtd::serve_vhost_user_disk(const std::string& socket) {
-    children_.push_back(spawn(
-        {"qemu-storage-daemon", "--blockdev", "null-co,node-name=disk,size=1048576,read-zeroes=on", "--export",
-         "vhost-user-blk,id=disk,node-name=disk,writable=on,num-queues=2,"
-         "addr.type=unix,addr.path=" +
-             socket},
-        "/run/storage-daemon.log"));
+    children_.push_back(spawn({"qemu-storage-daemon", "--blockdev",
+                               "null-co,node-name=disk,size=1048576,read-zeroes=on", "--export",
+                               "vhost-user-blk,id=disk,node-name=disk,writable=on,num-queues=2,"
+                               "addr.type=unix,addr.path=" +
+                                   socket},
+                              "/run/storage-daemon.log"));
     must(wait_for([&] { return fs::exists(socket); }),
          "qemu-storage-daemon: " + read("/run/storage-daemon.log"));
 }

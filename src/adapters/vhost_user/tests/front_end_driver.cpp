@@ -164,8 +164,8 @@ bool FrontEndDriver::negotiate() {
            acknowledged(kSetFeatures, std::span(&features_, 1)) == 0;
 }
 
-std::optional<std::uint64_t> FrontEndDriver::share_memory(const Shared* other) {
-    const std::uint64_t words[] = {1, vhost::Guest::kBase, vhost::Guest::kBytes, vhost::Guest::kUser, 0};
+std::optional<std::uint64_t> FrontEndDriver::share_memory(const Shared* other, std::uint64_t user_address) {
+    const std::uint64_t words[] = {1, vhost::Guest::kBase, vhost::Guest::kBytes, user_address, 0};
     return acknowledged(kSetMemTable, words, {(other != nullptr ? other : &memory_)->fd});
 }
 
@@ -190,6 +190,12 @@ std::optional<std::uint64_t> FrontEndDriver::set_up_queue(int kick_fd) {
     if (!send(kSetVringNum, size) || !send(kSetVringBase, base) || !send(kSetVringAddr, addresses)) return {};
     if (!send(kSetVringCall, zero, {call_}) || !send(kSetVringKick, zero, {kick_fd})) return {};
     return acknowledged(kSetVringEnable, enable);
+}
+
+void FrontEndDriver::send_events() {
+    const std::uint64_t zero[] = {0};
+    send(kSetVringKick, zero, {kick_});
+    send(kSetVringCall, zero, {call_});
 }
 
 std::optional<std::uint64_t> FrontEndDriver::log(bool on) {

@@ -50,9 +50,12 @@ class FrontEndDriver {
 
     bool negotiate();
     // With REPLY_ACK: what was answered; none: the connection ended.
-    std::optional<std::uint64_t> share_memory(const Shared* other = nullptr);
+    std::optional<std::uint64_t> share_memory(const Shared* other = nullptr,
+                                              std::uint64_t user_address = vhost::Guest::kUser);
     bool take_in_flight();
     std::optional<std::uint64_t> set_up_queue(int kick_fd);
+    // kick and call once more, with the same descriptors
+    void send_events();
     std::optional<std::uint64_t> log(bool on);
     // GET_VRING_BASE; receive_base() waits for the answer
     void ask_base();

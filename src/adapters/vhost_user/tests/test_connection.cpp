@@ -362,6 +362,32 @@ TEST_P(ConnectionTest, MemoryChangesUnderWay) {
     EXPECT_EQ(run(kWrite, 8, 4096), 0);
 }
 
+// The ring's own memory is taken away while a request is under way: the connection ends, this process does
+// not.
+TEST_P(ConnectionTest, MemoryOfTheRingIsTakenAway) {
+    connect_and_start();
+    on_reactor([&] { volume.holds = true; });
+    ASSERT_TRUE(driver->add(kRead, 0, 4096, 0));
+    driver->kick();
+    wait_until_held(1);
+    driver->share_memory(nullptr, 0x1000);
+    EXPECT_TRUE(driver->ended());
+    on_reactor([&] { volume.release(BlockStatus::ok); });
+    while (!connections_gone()) std::this_thread::yield();
+    EXPECT_NE(last_line().find("not shared any more"), std::string::npos) << last_line();
+}
+
+// Descriptors are replaced under load: no kick and no interrupt is lost.
+TEST_P(ConnectionTest, EventsAreReplacedUnderWay) {
+    connect_and_start();
+    for (int round = 0; round < 50; ++round) {
+        ASSERT_TRUE(driver->add(kWrite, 0, 4096, 0));
+        driver->kick();
+        driver->send_events();
+        ASSERT_EQ(driver->reap(1).size(), 1U);
+    }
+}
+
 TEST_P(ConnectionTest, WritesToTheGuestAreLogged) {
     connect_and_start();
     const auto page = [&](std::uint64_t address) {
