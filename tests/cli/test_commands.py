@@ -66,7 +66,7 @@ class Requests(CliTest):
         self.assertEqual(self.sent()[1], "/v1/vms/app1/start")
         self.assertRegex(self.good("vm", "list"), r"(?m)^app1 +running +running +node1 +4 +2 GiB +app1,app1-2")
         self.assertIn("disk         vda: volume app1", self.good("vm", "show", "app1"))
-        self.assertIn("memory       2 GiB, shared (not used under emulation, self.good("vm", "show", "app1"))
+        self.assertIn("memory       2 GiB, shared (not used under emulation", self.good("vm", "show", "app1"))
         self.good("vm", "create", "app2", "--new-disk", "4G", "--private-memory")
         self.assertIn("memory       1 GiB, private", self.good("vm", "show", "app2"))
         self.good("vm", "stop", "app1", "--timeout", "30")
