@@ -10,11 +10,13 @@ namespace gemel::front {
 enum class BlockOperation : std::uint8_t { read, write, flush, discard, write_zeroes };
 enum class BlockStatus : std::uint8_t { ok, io_error, out_of_space, refused };
 
+inline constexpr std::uint32_t kNoPayload = 0xffffffffU;
+
 class BlockRequest {
   public:
     BlockOperation operation = BlockOperation::read;
     bool fua = false;
-    std::uint32_t payload = 0xffffffffU;
+    std::uint32_t payload = kNoPayload;
     std::uint64_t offset = 0;
     std::uint32_t length = 0;
 

@@ -23,11 +23,11 @@ using front::BlockOperation;
 using front::BlockRequest;
 using front::BlockService;
 using front::BlockStatus;
+using front::kNoPayload;
 
 class Connection final : public front::Connection, private ring::StreamOwner, private ring::BufferWaiter {
   public:
     using Handle = ring::BufferPool::Handle;
-    static constexpr Handle kNoPayload = 0xffffffffU;
     static constexpr std::size_t kMaxRequests = 256;
     static constexpr std::size_t kMaxParts = 256;
     static constexpr std::uint32_t kPartBytes = 1U << 20;

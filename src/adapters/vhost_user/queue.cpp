@@ -12,7 +12,7 @@ namespace gemel::vhost_user {
 namespace {
 
 constexpr int kTakenAtOnce = 256;  // then others have their turn
-constexpr std::uint32_t kNoPayload = 0xffffffffU;
+using front::kNoPayload;
 
 front::BlockOperation operation_of(const vhost::BlockCommand& command) {
     switch (command.operation) {
@@ -201,10 +201,10 @@ void Queue::serve() {
     if (current_ != kNone && !go_on()) return;
     for (int taken = 0; running_ || ring_->has_again();) {
         ring_->want_kicks(false);
-        while (!stalled_ && ring_ && !closing_ && (running_ || ring_->has_again()) && take_one()) {
+        while (!stalled_ && !closing_ && (running_ || ring_->has_again()) && take_one()) {
             if (++taken == kTakenAtOnce) return serve_later();
         }
-        if (stalled_ || !ring_ || closing_ || ring_->broken()) return;
+        if (stalled_ || closing_ || ring_->broken()) return;
         if (!running_ || !ring_->want_kicks(true)) return;
     }
 }

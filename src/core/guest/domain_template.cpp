@@ -8,6 +8,8 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "core/vhost/session.hpp"
+
 namespace gemel::guest {
 
 namespace {
@@ -21,7 +23,6 @@ static_assert(kFirstDiskSlot + kMaxDisks <= 31);
 // Seconds QEMU holds requests while the server of a disk is away: for ever, in the terms of a guest. An error
 // would reach the guest as a broken disk, although its data is safe.
 constexpr std::uint32_t kReconnectDelaySeconds = 31536000;
-constexpr std::uint32_t kMaxQueues = 16;  // of one disk, as many as the server has
 
 bool is_lower_or_digit(char c) {
     return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
@@ -110,7 +111,7 @@ const std::string& socket_of(const GuestDisk& disk, const Placement& placement) 
 }
 
 void add_vhost_user_disks(pugi::xml_node devices, const GuestRecord& guest, const Placement& placement) {
-    const std::uint32_t queues = std::min(guest.vcpus, kMaxQueues);
+    const std::uint32_t queues = std::min<std::uint32_t>(guest.vcpus, vhost::kMaxQueues);
     for (std::size_t i = 0; i < guest.disks.size(); ++i) {
         const auto& disk = guest.disks[i];
         auto node = add(devices, "disk", {{"type", "vhostuser"}, {"device", "disk"}, {"snapshot", "no"}});

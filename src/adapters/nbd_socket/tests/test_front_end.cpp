@@ -1,5 +1,6 @@
 // The front end over real sockets with a foreign client library (libnbd's and QEMU's tools), a volume in
 // memory behind it.
+#include <algorithm>
 #include <cstring>
 #include <fstream>
 #include <sys/stat.h>
@@ -10,6 +11,7 @@
 #include <gtest/gtest.h>
 
 #include "adapters/front/front_end.hpp"
+#include "adapters/front/tests/memory_volume.hpp"
 #include "adapters/nbd_socket/connection.hpp"
 #include "base/prng.hpp"
 
@@ -21,34 +23,10 @@ using front::FrontEndOptions;
 
 constexpr std::uint64_t kSize = 24 << 20;
 
-struct MemoryVolume final : BlockService {
-    ring::Reactor* reactor = nullptr;
-    std::vector<std::byte> bytes = std::vector<std::byte>(kSize);
-    std::uint64_t fail_at = ~std::uint64_t{0};
-    int flushes = 0;
-    void submit(BlockRequest& request) override {
-        if (request.operation == BlockOperation::flush) ++flushes;
-        if (request.offset <= fail_at && fail_at < request.offset + request.length) {
-            return request.block_done(BlockStatus::io_error);
-        }
-        auto* at = bytes.data() + request.offset;
-        if (request.operation == BlockOperation::write) {
-            std::memcpy(at, reactor->buffers().memory(request.payload).data(), request.length);
-        } else if (request.operation == BlockOperation::read) {
-            std::memcpy(reactor->buffers().memory(request.payload).data(), at, request.length);
-        } else if (request.operation != BlockOperation::flush) {
-            std::memset(at, 0, request.length);
-        }
-        // half of them later, half at once
-        if ((request.offset & 4096) != 0) return request.block_done(BlockStatus::ok);
-        reactor->post([&request] { request.block_done(BlockStatus::ok); });
-    }
-};
-
 struct FrontEndTest : ::testing::Test {
     std::string directory = ::testing::TempDir() + "gemel-nbd-" + std::to_string(::getpid());
     std::unique_ptr<ring::Reactor> reactor;
-    MemoryVolume volume;
+    front::MemoryVolume volume{kSize};
     std::unique_ptr<FrontEnd> front;
     std::thread thread;
     std::vector<std::string> log;
@@ -116,7 +94,7 @@ TEST_F(FrontEndTest, ForeignToolsLikeIt) {
         }
     }
     EXPECT_EQ(run("nbdcopy --flush " + image + " " + uri()), 0) << said();
-    EXPECT_GT(volume.flushes, 0);
+    EXPECT_GT(std::ranges::count(volume.seen, BlockOperation::flush), 0);
     EXPECT_EQ(run("qemu-img compare -f raw -F raw " + image + " " + uri()), 0) << said();
     EXPECT_EQ(run("nbdcopy --request-size=33554432 " + uri() + " " + image + ".back"), 0) << said();
     EXPECT_EQ(run("cmp " + image + " " + image + ".back"), 0) << said();

@@ -9,29 +9,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "core/vhost/tests/message_numbers.hpp"
+
 namespace gemel::vhost_user {
 namespace {
 
-// the protocol's numbers once more, so that a wrong one in core does not pass
-enum : std::uint32_t {
-    kGetFeatures = 1,
-    kSetFeatures = 2,
-    kSetOwner = 3,
-    kSetMemTable = 5,
-    kSetLogBase = 6,
-    kSetVringNum = 8,
-    kSetVringAddr = 9,
-    kSetVringBase = 10,
-    kGetVringBase = 11,
-    kSetVringKick = 12,
-    kSetVringCall = 13,
-    kGetProtocolFeatures = 15,
-    kSetProtocolFeatures = 16,
-    kSetVringEnable = 18,
-    kGetConfig = 24,
-    kGetInflightFd = 31,
-    kSetInflightFd = 32,
-};
+using namespace vhost;  // NOLINT: the numbers of messages
 
 int milliseconds_left(std::chrono::steady_clock::time_point until) {
     const auto left =

@@ -1,7 +1,5 @@
 // Connections over real sockets, shared memory and eventfds, a volume in memory behind them.
-#include <atomic>
 #include <cstring>
-#include <deque>
 #include <fcntl.h>
 #include <future>
 #include <mutex>
@@ -11,6 +9,7 @@
 
 #include <gtest/gtest.h>
 
+#include "adapters/front/tests/memory_volume.hpp"
 #include "adapters/vhost_user/connection.hpp"
 #include "adapters/vhost_user/tests/front_end_driver.hpp"
 #include "base/prng.hpp"
@@ -29,56 +28,10 @@ constexpr std::uint32_t kGetId = 8;
 constexpr std::uint32_t kDiscard = 11;
 constexpr std::uint32_t kWriteZeroes = 13;
 
-// Everything is touched on the reactor's thread, or while nothing is under way.
-struct MemoryVolume final : front::BlockService {
-    ring::Reactor* reactor = nullptr;
-    std::vector<std::byte> bytes = std::vector<std::byte>(kSize);
-    std::vector<BlockOperation> seen;
-    bool fua_seen = false;
-    bool holds = false;  // requests wait for release()
-    std::deque<front::BlockRequest*> held;
-    std::atomic<std::size_t> held_count{0};
-    std::uint64_t fail_at = ~std::uint64_t{0};
-
-    void submit(front::BlockRequest& request) override {
-        seen.push_back(request.operation);
-        fua_seen = fua_seen || request.fua;
-        if (holds) {
-            held.push_back(&request);
-            held_count = held.size();
-            return;
-        }
-        // half of them later, half at once
-        if ((request.offset & 4096) != 0) return execute(request);
-        reactor->post([this, &request] { execute(request); });
-    }
-    void execute(front::BlockRequest& request) {
-        auto* at = bytes.data() + request.offset;
-        if (request.offset <= fail_at && fail_at < request.offset + request.length) {
-            return request.block_done(BlockStatus::io_error);
-        }
-        if (request.operation == BlockOperation::write) {
-            std::memcpy(at, reactor->buffers().memory(request.payload).data(), request.length);
-        } else if (request.operation == BlockOperation::read) {
-            std::memcpy(reactor->buffers().memory(request.payload).data(), at, request.length);
-        } else if (request.operation != BlockOperation::flush) {
-            std::memset(at, 0, request.length);
-        }
-        request.block_done(BlockStatus::ok);
-    }
-    void release(BlockStatus status) {
-        holds = false;
-        held_count = 0;
-        for (auto* request : std::exchange(held, {})) {
-            status == BlockStatus::ok ? execute(*request) : request->block_done(status);
-        }
-    }
-};
-
 class ConnectionTest : public ::testing::TestWithParam<bool> {
   protected:
     std::unique_ptr<ring::Reactor> reactor;
-    MemoryVolume volume;
+    front::MemoryVolume volume{kSize};
     std::thread thread;
     std::mutex mutex;
     std::vector<std::string> log;
