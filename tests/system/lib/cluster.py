@@ -92,8 +92,13 @@ class Cluster(Sandbox):
 
     def healthy(self, host):
         status = self.state(host)
-        return (bool(status) and status["store"]["state"] == "quorate"
-                and all(n["state"] == "online" and n["voter"] for n in status["nodes"]))
+        if not status or status["store"]["state"] != "quorate":
+            return False
+        # A node that is being added counts as a voter already where that is the safer answer; it may not become the only one before
+        # it is committed as a voter. And a node that sees a quorum refuses changes until it has registered its life.
+        committed = {voter["name"] for voter in status["store"]["voters"]}
+        return (all(n["state"] == "online" and n["voter"] and n["name"] in committed for n in status["nodes"])
+                and "boot: acting" in self.explain(host, "node", host))
 
     def wait_healthy(self, deadline_s=90, hosts=NODES):
         for host in hosts:
