@@ -64,6 +64,9 @@ void fields(V& v, T& view) {
     v("generation", view.generation);
     v("epoch", view.epoch);
     v("epoch_floor", view.epoch_floor);
+    v("refused_epoch", view.refused_epoch);
+    v("incoming_epoch", view.incoming_epoch);
+    v("early_requests", view.early_requests);
     v("record_revision", view.record_revision);
     v("lease_until_ns", view.lease_until.nanoseconds_since_boot);
     v("dirty_bytes", view.dirty_bytes);

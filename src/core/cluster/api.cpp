@@ -6,7 +6,7 @@
 namespace gemel::cluster {
 namespace {
 
-constexpr std::array<std::string_view, 15> kKinds{"cluster.start-alone",
+constexpr std::array<std::string_view, 19> kKinds{"cluster.start-alone",
                                                   "node.confirm-down",
                                                   "node.leave",
                                                   "volume.create",
@@ -19,6 +19,10 @@ constexpr std::array<std::string_view, 15> kKinds{"cluster.start-alone",
                                                   "vm.delete",
                                                   "vm.start",
                                                   "vm.stop",
+                                                  "vm.migrate",
+                                                  "vm.migrate-cancel",
+                                                  "node.drain",
+                                                  "node.undrain",
                                                   "fence.set",
                                                   "fence.test"};
 
@@ -123,6 +127,24 @@ Status check(const GuestStop& c) {
     if (c.timeout_ms < 1000 || c.timeout_ms > 3600000) return invalid("timeout_ms: expected 1000 to 3600000");
     return name("name", c.name);
 }
+Status check(const GuestMigrate& c) {
+    if (!c.node.empty()) {
+        if (auto ok = name("node", c.node); !ok) return ok;
+    }
+    if (c.bandwidth_bytes != 0 && c.bandwidth_bytes < (1U << 20))
+        return invalid("bandwidth_bytes: expected 0 for no limit, or at least 1 MiB a second");
+    if (c.downtime_ms < 1 || c.downtime_ms > 60000) return invalid("downtime_ms: expected 1 to 60000");
+    return name("name", c.name);
+}
+Status check(const GuestMigrateCancel& c) {
+    return name("name", c.name);
+}
+Status check(const NodeDrain& c) {
+    return name("node", c.node);
+}
+Status check(const NodeUndrain& c) {
+    return name("node", c.node);
+}
 Status check(const FenceSet& c) {
     if (auto ok = name("name", c.device.name); !ok) return ok;
     if (auto ok = name("node", c.device.node); !ok) return ok;
@@ -163,6 +185,10 @@ struct ObjectOf {
     std::string operator()(const GuestDelete& c) const { return "vm/" + c.name; }
     std::string operator()(const GuestStart& c) const { return "vm/" + c.name; }
     std::string operator()(const GuestStop& c) const { return "vm/" + c.name; }
+    std::string operator()(const GuestMigrate& c) const { return "vm/" + c.name; }
+    std::string operator()(const GuestMigrateCancel& c) const { return "vm/" + c.name; }
+    std::string operator()(const NodeDrain& c) const { return "node/" + c.node; }
+    std::string operator()(const NodeUndrain& c) const { return "node/" + c.node; }
     std::string operator()(const FenceSet& c) const { return "fence/" + c.device.name; }
     std::string operator()(const FenceTest& c) const { return "fence/" + c.name; }
 };

@@ -82,6 +82,24 @@ struct GuestStop {
     bool power_off = false;
     std::uint32_t timeout_ms = 120000;
 };
+// Live, to the node that holds the other copy of its disks.
+struct GuestMigrate {
+    std::string name;
+    std::string node;                   // empty: the one node that can take it
+    std::uint64_t bandwidth_bytes = 0;  // a second; 0: as fast as the link
+    std::uint32_t downtime_ms = 300;    // the pause to aim at
+    bool auto_converge = true;
+};
+struct GuestMigrateCancel {
+    std::string name;
+};
+// Guests move away, one after the other, and none is placed there until it is undrained.
+struct NodeDrain {
+    std::string node;
+};
+struct NodeUndrain {
+    std::string node;
+};
 struct FenceSet {
     FenceDeviceRecord device;
 };
@@ -89,9 +107,10 @@ struct FenceTest {
     std::string name;
 };
 
-using ApiCommand = std::variant<StartAlone, ConfirmDown, NodeLeave, VolumeCreate, VolumeDelete, VolumeExport,
-                                VolumeUnexport, VolumeForceUpToDate, VolumeResolve, GuestCreate, GuestDelete,
-                                GuestStart, GuestStop, FenceSet, FenceTest>;
+using ApiCommand =
+    std::variant<StartAlone, ConfirmDown, NodeLeave, VolumeCreate, VolumeDelete, VolumeExport, VolumeUnexport,
+                 VolumeForceUpToDate, VolumeResolve, GuestCreate, GuestDelete, GuestStart, GuestStop,
+                 GuestMigrate, GuestMigrateCancel, NodeDrain, NodeUndrain, FenceSet, FenceTest>;
 
 std::string_view kind_of(const ApiCommand& command);  // "volume.create"
 std::string object_of(const ApiCommand& command);     // "volume/web1"

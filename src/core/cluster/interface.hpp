@@ -169,6 +169,26 @@ struct DomainDone {  // answers StartDomain, ShutdownDomain, DestroyDomain
 };
 struct LibvirtDown {};
 
+// ---- live migration ----
+struct GateDone {  // answers OpenGate
+    Tag tag = 0;
+    bool ok = false;
+    std::string address;  // address:port; with !ok: why not
+};
+struct MigrateDone {  // answers MigrateDomain: what libvirt says of it at the source
+    Tag tag = 0;
+    bool ok = false;
+    std::string detail;
+    std::uint32_t downtime_ms = 0;  // as QEMU measured it; 0: not known
+};
+// Of a MigrateDomain under way, about once a second.
+struct MigrationProgress {
+    GuestId uuid;
+    std::uint64_t total_bytes = 0;
+    std::uint64_t remaining_bytes = 0;
+    std::uint64_t bytes_per_second = 0;
+};
+
 // ---- host ----
 // At every change that matters and every few seconds.
 struct HostFacts {
@@ -184,11 +204,11 @@ struct ApiRequest {
 // The host is going down: leave cleanly (design brief 3.6). Answered by LeaveDone.
 struct LeaveNode {};
 
-using Input =
-    std::variant<Tick, TableSnapshot, WatchEvents, WatchLost, TxnDone, ReadDone, LeaseGranted, LeaseLost,
-                 StoreHealth, BootFacts, StoreCommandDone, PeerMessageIn, BlockdUp, BlockdDown, BlockdSession,
-                 BlockdVolume, BlockdProposal, BlockdNeedsRecord, BlockdEpochRefused, BlockdDone, FenceDone,
-                 DomainList, DomainDone, LibvirtDown, HostFacts, ApiRequest, LeaveNode>;
+using Input = std::variant<Tick, TableSnapshot, WatchEvents, WatchLost, TxnDone, ReadDone, LeaseGranted,
+                           LeaseLost, StoreHealth, BootFacts, StoreCommandDone, PeerMessageIn, BlockdUp,
+                           BlockdDown, BlockdSession, BlockdVolume, BlockdProposal, BlockdNeedsRecord,
+                           BlockdEpochRefused, BlockdDone, FenceDone, DomainList, DomainDone, LibvirtDown,
+                           GateDone, MigrateDone, MigrationProgress, HostFacts, ApiRequest, LeaveNode>;
 
 // ================================================= outputs
 // =======================================================
@@ -357,6 +377,28 @@ struct DestroyDomain {
     std::string reason;
 };
 
+// ---- live migration ---- (docs/design/0011)
+// Destination: take connections for this guest that know the secret. Open already: its address again.
+struct OpenGate {
+    Tag tag = 0;
+    GuestId uuid;
+    std::string secret;
+};
+struct CloseGate {  // not open: nothing
+    GuestId uuid;
+};
+// Source: libvirt moves the domain, peer to peer, through a tunnel to the destination's gate. `disks`: of the
+// handover. Takes as long as it takes; ended early by CancelMigration.
+struct MigrateDomain {
+    Tag tag = 0;
+    GuestRecord guest;
+    std::vector<DomainDisk> disks;
+    MigrationRecord migration;
+};
+struct CancelMigration {  // none under way: nothing
+    GuestId uuid;
+};
+
 // ---- guard ---- (the daemon forwards these to gemel-guard; ha/guard.hpp)
 struct GuardedVolume {
     std::string name;
@@ -395,7 +437,8 @@ using Output = std::variant<SubmitTxn, StoreRead, ReadTables, GrantLease, Revoke
                             BlockdRecord, BlockdDetach, BlockdRenew, BlockdProposalDone, BlockdRefuseEpoch,
                             BlockdPeerProvenDown, BlockdFormat, BlockdDelete, BlockdSetAside, BlockdRelease,
                             BlockdCloseAll, Fence, ListDomains, StartDomain, ShutdownDomain, DestroyDomain,
-                            GuardRegister, GuardRevoked, GuardForget, ApiAnswer, Log, LeaveDone>;
+                            OpenGate, CloseGate, MigrateDomain, CancelMigration, GuardRegister, GuardRevoked,
+                            GuardForget, ApiAnswer, Log, LeaveDone>;
 using Outputs = std::vector<Output>;
 
 // ============================================== configuration

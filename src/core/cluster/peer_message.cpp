@@ -59,11 +59,17 @@ void fields(V& v, T& r) {
     v("lineage", r.lineage);
     v("initial_cluster", r.initial_cluster);
 }
+template <typename V, Is<GuestArrived> T>
+void fields(V& v, T& r) {
+    v("guest", r.guest);
+    v("secret", r.secret);
+}
 
 namespace {
 
 constexpr std::uint32_t kVersion = 1;
-constexpr const char* kKinds[] = {"heartbeat", "ask-release", "release-answer", "join-offer"};
+constexpr const char* kKinds[] = {"heartbeat", "ask-release", "release-answer", "join-offer",
+                                  "guest-arrived"};
 
 // The envelope around one body; a template so that each message is one flat, strict object.
 template <typename Body>
@@ -132,6 +138,7 @@ Result<PeerMessage> decode_peer_message(std::string_view text) {
         if (word == kKinds[1]) return decode_body<AskRelease>(json);
         if (word == kKinds[2]) return decode_body<ReleaseAnswer>(json);
         if (word == kKinds[3]) return decode_body<JoinOffer>(json);
+        if (word == kKinds[4]) return decode_body<GuestArrived>(json);
     }
     return fail(ErrorCode::unsupported, "peer message: of a kind this program does not know");
 }

@@ -83,10 +83,18 @@ struct JoinOffer {
     bool operator==(const JoinOffer&) const = default;
 };
 
+// The guest of that migration runs at the sender's node now: its former node may give its disks up. Repeated
+// until the tables show that it did.
+struct GuestArrived {
+    GuestId guest;
+    std::string secret;  // the migration's
+    bool operator==(const GuestArrived&) const = default;
+};
+
 struct PeerMessage {
     std::string from;
     Incarnation incarnation;
-    std::variant<Heartbeat, AskRelease, ReleaseAnswer, JoinOffer> body;
+    std::variant<Heartbeat, AskRelease, ReleaseAnswer, JoinOffer, GuestArrived> body;
     bool operator==(const PeerMessage&) const = default;
 };
 

@@ -109,6 +109,9 @@ std::string_view to_string(GuestPhase phase) {
     }
     return "unknown";
 }
+std::string_view to_string(MigrationPhase phase) {
+    return phase == MigrationPhase::prepared ? "prepared" : "preparing";
+}
 std::string_view to_string(OperationState state) {
     switch (state) {
         case OperationState::pending: return "pending";

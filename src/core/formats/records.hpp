@@ -124,6 +124,7 @@ struct NodeRecord {
     std::string version;
     std::uint64_t memory_bytes = 0;
     bool watchdog_armed = false;  // armed and read back
+    bool drained = false;         // guests move away and none is placed here until it is undrained
     bool operator==(const NodeRecord&) const = default;
 };
 
@@ -149,6 +150,27 @@ struct PlacementRecord {
     std::map<std::string, std::uint64_t> epochs;  // volume name -> lease epoch of this start
     GuestPhase phase = GuestPhase::starting;
     bool operator==(const PlacementRecord&) const = default;
+};
+
+enum class MigrationPhase : std::uint8_t {
+    preparing,  // the destination opens its front ends and its gate
+    prepared,   // libvirt may move the guest
+};
+
+// A live migration: from its request until the placement names the destination, or it was given up. The
+// volumes' handover grants begin and end in the same transactions.
+struct MigrationRecord {
+    std::string node;         // destination
+    Incarnation incarnation;  // its life
+    MigrationPhase phase = MigrationPhase::preparing;
+    std::string gate;    // address:port where the destination takes the guest's memory; empty: not yet known
+    std::string secret;  // 32 hex digits: what the gate asks for
+    std::uint64_t bandwidth_bytes = 0;  // a second; 0: as fast as the link
+    std::uint32_t downtime_ms = 300;    // the pause to aim at
+    bool auto_converge = true;          // slow the guest down where it writes faster than the link
+    bool cancel = false;                // the operator's wish
+    OperationId operation;
+    bool operator==(const MigrationRecord&) const = default;
 };
 
 struct GuestDisk {
@@ -182,7 +204,8 @@ struct GuestRecord {
     std::uint32_t restarts = 0;     // attempts since the operator last started it
     std::uint32_t host_losses = 0;  // of those, ended by the loss of the node
     std::string last_error;
-    std::string pinned_node;  // the operator's choice for this start only
+    std::string pinned_node;                   // the operator's choice for this start only
+    std::optional<MigrationRecord> migration;  // only while placed, on another node than its destination
     bool operator==(const GuestRecord&) const = default;
 };
 
@@ -283,6 +306,7 @@ std::string_view to_string(NodeState state);
 std::string_view to_string(FenceState state);
 std::string_view to_string(GuestWish wish);
 std::string_view to_string(GuestPhase phase);
+std::string_view to_string(MigrationPhase phase);
 std::string_view to_string(OperationState state);
 
 }  // namespace gemel

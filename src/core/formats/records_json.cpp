@@ -32,6 +32,10 @@ struct Words<GuestPhase> {
     static constexpr std::array<const char*, 3> kList{"starting", "running", "stopping"};
 };
 template <>
+struct Words<MigrationPhase> {
+    static constexpr std::array<const char*, 2> kList{"preparing", "prepared"};
+};
+template <>
 struct Words<OperationState> {
     static constexpr std::array<const char*, 4> kList{"pending", "running", "succeeded", "failed"};
 };
@@ -70,6 +74,13 @@ void fields(V& v, T& r) {
     v("revoking", r.revoking);
     v("purpose", r.purpose);
 }
+template <typename V, Is<HandoverRecord> T>
+void fields(V& v, T& r) {
+    v("node", r.node);
+    v("incarnation", r.incarnation);
+    v("epoch", r.epoch);
+    v("secret", r.secret);
+}
 template <typename V, Is<VolumeRecord> T>
 void fields(V& v, T& r) {
     v("id", r.id);
@@ -81,6 +92,7 @@ void fields(V& v, T& r) {
     v("replicas", r.replicas);
     v("owner", r.owner);
     v("epoch", r.epoch);
+    v("handover", r.handover);
 }
 template <typename V, Is<FeatureRange> T>
 void fields(V& v, T& r) {
@@ -149,6 +161,7 @@ void fields(V& v, T& r) {
     v("version", r.version);
     v("memory_bytes", r.memory_bytes);
     v("watchdog_armed", r.watchdog_armed);
+    v("drained", r.drained);
 }
 template <typename V, Is<PoolRecord> T>
 void fields(V& v, T& r) {
@@ -163,6 +176,19 @@ void fields(V& v, T& r) {
     v("incarnation", r.incarnation);
     v("epochs", r.epochs);
     v("phase", r.phase);
+}
+template <typename V, Is<MigrationRecord> T>
+void fields(V& v, T& r) {
+    v("node", r.node);
+    v("incarnation", r.incarnation);
+    v("phase", r.phase);
+    v("gate", r.gate);
+    v("secret", r.secret);
+    v("bandwidth_bytes", r.bandwidth_bytes);
+    v("downtime_ms", r.downtime_ms);
+    v("auto_converge", r.auto_converge);
+    v("cancel", r.cancel);
+    v("operation", r.operation);
 }
 template <typename V, Is<GuestDisk> T>
 void fields(V& v, T& r) {
@@ -192,6 +218,7 @@ void fields(V& v, T& r) {
     v("host_losses", r.host_losses);
     v("last_error", r.last_error);
     v("pinned_node", r.pinned_node);
+    v("migration", r.migration);
 }
 template <typename V, Is<FenceDeviceRecord> T>
 void fields(V& v, T& r) {
@@ -265,6 +292,15 @@ std::string contradiction(const VolumeRecord& r) {
     if (r.replicas.size() == 2 && r.replicas[0].node == r.replicas[1].node) return "two replicas on one node";
     if (r.ancestors.size() > VolumeRecord::kMaxAncestors) return "too many ancestors";
     if (r.owner && r.owner->epoch != r.epoch) return "the owner's epoch must be the highest one";
+    if (r.handover && (!r.owner || r.owner->node == r.handover->node))
+        return "a handover is from an owner to another node";
+    if (r.handover && r.handover->epoch <= r.epoch) return "a handover's epoch is above all granted ones";
+    return {};
+}
+template <>
+std::string contradiction(const GuestRecord& r) {
+    if (r.migration && (!r.placement || r.placement->node == r.migration->node))
+        return "a migration is from where the guest is placed to another node";
     return {};
 }
 template <>

@@ -62,6 +62,18 @@ struct OwnerRecord {
     auto operator<=>(const OwnerRecord&) const = default;
 };
 
+// The handover grant of a live migration (docs/design/0011): the node that shall be the next owner, and the
+// epoch it would have. It gives no right to anything: the front end may be opened, and what it is asked waits
+// until the record names that node as the owner.
+struct HandoverRecord {
+    std::string node;
+    Incarnation incarnation;
+    std::uint64_t epoch = 0;  // above the volume's
+    std::string secret;
+
+    auto operator<=>(const HandoverRecord&) const = default;
+};
+
 struct VolumeRecord {
     static constexpr std::uint32_t kSchema = 1;
     static constexpr std::size_t kMaxAncestors = 32;
@@ -75,7 +87,8 @@ struct VolumeRecord {
         ancestors;  // newest first, without generation.id; the oldest fall off after kMaxAncestors
     std::vector<ReplicaRecord> replicas;  // one or two
     std::optional<OwnerRecord> owner;
-    std::uint64_t epoch = 0;  // highest epoch ever granted; stays when the owner leaves
+    std::uint64_t epoch = 0;                 // highest epoch ever granted; stays when the owner leaves
+    std::optional<HandoverRecord> handover;  // only while there is an owner, which is another node
 
     bool operator==(const VolumeRecord&) const = default;
 };

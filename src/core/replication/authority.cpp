@@ -190,7 +190,8 @@ void Authority::promote() {
     role_ = Role::primary;
     served_epoch_ = epoch;
     core_.notice(NoticeKind::role_changed, "primary, epoch " + std::to_string(epoch));
-    core_.emit(ServeFront{epoch, record().owner->secret});
+    open_front(epoch, record().owner->secret);
+    core_.front.promoted();
     core_.again();
 }
 
@@ -200,10 +201,43 @@ void Authority::demote() {
     served_epoch_ = 0;
     core_.metadata.edit([](formats::Superblock& s) { s.primary = false; });
     core_.notice(NoticeKind::role_changed, "secondary, epoch " + std::to_string(epoch) + " is over");
-    core_.emit(StopFront{epoch});
+    close_front();
     core_.front.demoted();
     core_.rounds.want();
     core_.again();
+}
+
+// ---- front end
+
+void Authority::open_front(std::uint64_t epoch, const std::string& secret) {
+    if (front_ && front_->epoch == epoch && front_->secret == secret) return;
+    if (front_) close_front();
+    front_ = Front{epoch, secret};
+    core_.emit(ServeFront{epoch, secret});
+}
+
+void Authority::close_front() {
+    core_.emit(StopFront{front_->epoch});
+    front_.reset();
+    core_.front.early_refused();
+}
+
+// The destination of a handover is where a guest already connects (0011). It may be told something only once
+// the record names this node as the owner: until then it is a secondary like any other.
+void Authority::follow_handover() {
+    if (role_ == Role::primary) return;
+    const auto& handover = record().handover;
+    const bool here = handover && handover->node == core_.config.node &&
+                      handover->incarnation == core_.config.incarnation && problem_.empty() && current();
+    if (here) {
+        if (!front_) core_.notice(NoticeKind::handover, "a guest may connect, and waits for its lease");
+        return open_front(handover->epoch, handover->secret);
+    }
+    if (!front_) return;
+    const bool granted = owned_epoch() == front_->epoch && record().owner->secret == front_->secret;
+    if (granted) return;
+    core_.notice(NoticeKind::handover, "withdrawn");
+    close_front();
 }
 
 // ---- freeze
@@ -304,6 +338,7 @@ void Authority::pump() {
     }
     if (role_ == Role::primary && !may_stay_primary()) demote();
     if (role_ == Role::secondary && may_become_primary()) promote();
+    follow_handover();
     consider_proposal();
     check_frozen();
 }

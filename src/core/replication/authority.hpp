@@ -4,6 +4,7 @@
 //
 //   role:      secondary --owner is me, epoch durable, replica current, peer answered for, lease--> primary
 //              primary --other owner, other epoch, epoch refused, out of the ack set--> secondary
+//   front end: none --promoted, or a handover to here--> open --demoted, handover withdrawn--> none
 //   proposal:  none --wanted--> outstanding --committed/refused/unknown--> none (refused, unknown: again
 //   after a pause)
 #pragma once
@@ -55,6 +56,9 @@ class Authority {
     std::uint64_t served_epoch() const { return role_ == Role::primary ? served_epoch_ : 0; }
     // the epoch the record grants this incarnation of this node; 0: none
     std::uint64_t owned_epoch() const;
+    // The front end that is open for a handover to this node, before its epoch is granted: what it is asked
+    // waits. 0: none
+    std::uint64_t incoming_epoch() const { return role_ == Role::secondary && front_ ? front_->epoch : 0; }
     // Not refused, and not older than one accepted here.
     bool accepts(std::uint64_t epoch) const;
     // Acknowledgements need the other replica: it is in the committed ack set, or a join of it is undecided.
@@ -80,6 +84,9 @@ class Authority {
     void promote();
     void demote();
     bool copy_is_elsewhere() const;
+    void open_front(std::uint64_t epoch, const std::string& secret);
+    void close_front();
+    void follow_handover();
     bool may_propose() const;
     bool leave_wanted() const;
     void consider_proposal();
@@ -93,6 +100,11 @@ class Authority {
     std::vector<LineageId> former_lineages_;
     Role role_ = Role::secondary;
     std::uint64_t served_epoch_ = 0;
+    struct Front {
+        std::uint64_t epoch = 0;
+        std::string secret;
+    };
+    std::optional<Front> front_;  // open: of the epoch that is served, or of a handover
     std::optional<std::uint64_t>
         crashed_epoch_;  // served by the process before this one, which did not close it
     FreezeReason told_frozen_ = FreezeReason::not_primary;

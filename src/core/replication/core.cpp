@@ -301,6 +301,9 @@ View Core::view() const {
     v.generation = metadata.wanted().generation;
     v.epoch = authority.served_epoch();
     v.epoch_floor = std::max(metadata.stable().refused_epoch, metadata.stable().granted_epoch);
+    v.refused_epoch = metadata.stable().refused_epoch;
+    v.incoming_epoch = authority.incoming_epoch();
+    v.early_requests = front.early();
     v.record_revision = authority.revision();
     v.lease_until = lease.until();
     v.resync_done_bytes = source.done_bytes();

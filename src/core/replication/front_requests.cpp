@@ -47,7 +47,9 @@ FrontRequests::FrontRequests(Core& core, std::uint32_t capacity)
       making_room_(slots_),
       intent_(slots_),
       settling_(slots_),
-      answering_(slots_) {}
+      answering_(slots_) {
+    early_.reserve(capacity);
+}
 
 void FrontRequests::move(std::uint32_t index, FrontState next) {
     FrontSlot& slot = slots_.at(index);
@@ -66,6 +68,12 @@ bool FrontRequests::valid(const FrontRequest& r) const {
 void FrontRequests::submit(const FrontRequest& request) {
     const bool served =
         core_.authority.role() == Role::primary && request.epoch == core_.authority.served_epoch();
+    const bool early = !served && request.epoch != 0 && request.epoch == core_.authority.incoming_epoch();
+    if (early && valid(request) && early_.size() < early_.capacity()) {
+        early_.push_back(request);
+        if (early_.size() == 1) core_.notice(NoticeKind::handover, "its guest asks: it runs here now");
+        return;
+    }
     const auto index = served && valid(request) ? slots_.take() : std::nullopt;
     if (!index) {
         core_.emit(FrontComplete{request.tag, IoStatus::refused});
@@ -542,6 +550,16 @@ void FrontRequests::refuse_if_idle(std::uint32_t index) {
     }
     leave_log(slot);
     complete(index, IoStatus::refused);
+}
+
+void FrontRequests::promoted() {
+    for (const FrontRequest& request : early_) submit(request);
+    early_.clear();
+}
+
+void FrontRequests::early_refused() {
+    for (const FrontRequest& request : early_) core_.emit(FrontComplete{request.tag, IoStatus::refused});
+    early_.clear();
 }
 
 void FrontRequests::demoted() {

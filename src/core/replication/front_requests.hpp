@@ -17,6 +17,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "core/replication/active_extents.hpp"
 #include "core/replication/interface.hpp"
@@ -87,9 +88,13 @@ class FrontRequests {
     void only_copy_failed() { only_copy_failed_ = true; }
     // The first of the two: another start, of another epoch, would be served from that copy.
     bool disk_lost() const { return only_copy_forgot_; }
-    void demoted();  // the lease is somebody else's: answer `refused`
+    void promoted();       // what came before the epoch was granted is taken up
+    void early_refused();  // and now it never will be
+    void demoted();        // the lease is somebody else's: answer `refused`
 
     std::uint32_t in_flight() const { return static_cast<std::uint32_t>(slots_.used()); }
+    // asked of a front end whose epoch is not granted yet (Authority::incoming_epoch())
+    std::uint32_t early() const { return static_cast<std::uint32_t>(early_.size()); }
     // tells how long guest writes take, for the resync's throttle; zero: none lately
     Duration write_latency() const { return write_latency_; }
     Instant last_write() const { return last_write_; }
@@ -129,6 +134,7 @@ class FrontRequests {
     SlotQueue<FrontSlot> intent_;
     SlotQueue<FrontSlot> settling_;
     SlotQueue<FrontSlot> answering_;
+    std::vector<FrontRequest> early_;  // no locks are held for them: the present owner's writes go on here
     std::uint32_t next_serial_ = 1;
     Duration write_latency_{};
     Instant last_write_{};

@@ -234,8 +234,9 @@ struct FrontComplete {
     IoStatus status = IoStatus::ok;
     PayloadHandle data_from = kNoPayload;
 };
-// The front end of `epoch` may be opened (socket <volume>-<epoch>-<secret>) or must be closed. Closing fails
-// what is still queued only when the epoch is over for good; a lapsed lease freezes and keeps the socket.
+// The front end of `epoch` may be opened (socket <volume>-<epoch>-<secret>) or must be closed. It may be that
+// of a handover to this node: then requests are taken and wait until the epoch is granted. Closing fails what
+// is still queued only when the epoch is over for good; a lapsed lease freezes and keeps the socket.
 struct ServeFront {
     std::uint64_t epoch = 0;
     std::string secret;
@@ -291,6 +292,7 @@ enum class NoticeKind : std::uint8_t {
     disk_error,
     lease_lapsed,
     lease_resumed,
+    handover,
     metadata_unknown,
     over_network,  // own disk failed and that is committed: the guest is served from the peer's
     block_repaired,
@@ -317,8 +319,11 @@ struct View {
     SyncState sync = SyncState::off;
     FreezeReason frozen = FreezeReason::none;
     Generation generation;
-    std::uint64_t epoch = 0;        // epoch being served, 0 when none
-    std::uint64_t epoch_floor = 0;  // durable: epochs <= floor are refused unless it is the one granted
+    std::uint64_t epoch = 0;           // epoch being served, 0 when none
+    std::uint64_t epoch_floor = 0;     // durable: epochs <= floor are refused unless it is the one granted
+    std::uint64_t refused_epoch = 0;   // durable: epochs up to this one are never served again
+    std::uint64_t incoming_epoch = 0;  // the front end open for a handover to this node, 0 when none
+    std::uint32_t early_requests = 0;  // what it was asked, and waits until that epoch is granted
     std::uint64_t record_revision = 0;
     Instant lease_until;
     std::uint64_t dirty_bytes = 0;  // out of sync with the peer

@@ -36,6 +36,7 @@ std::string_view word(replication::NoticeKind kind) {
         case NoticeKind::disk_error: return "disk_error";
         case NoticeKind::lease_lapsed: return "lease_lapsed";
         case NoticeKind::lease_resumed: return "lease_resumed";
+        case NoticeKind::handover: return "handover";
         case NoticeKind::metadata_unknown: return "metadata_unknown";
         case NoticeKind::over_network: return "over_network";
         case NoticeKind::block_repaired: return "block_repaired";

@@ -347,17 +347,13 @@ void Volume::tell_view(bool even_if_equal) {
     if (!engine_) return;
     View now = engine_->view();
     // a lease that is prolonged four times a second and the number of requests are no news
-    const auto same = [](View a, const View& b) {
-        a.lease_until = b.lease_until;
-        a.requests_in_flight = b.requests_in_flight;
-        return std::tie(a.attached, a.role, a.local_state, a.peer_state, a.connection, a.sync, a.frozen,
-                        a.generation, a.epoch, a.epoch_floor, a.record_revision, a.dirty_bytes,
-                        a.resync_done_bytes, a.resync_total_bytes, a.active_extents, a.problem) ==
-               std::tie(b.attached, b.role, b.local_state, b.peer_state, b.connection, b.sync, b.frozen,
-                        b.generation, b.epoch, b.epoch_floor, b.record_revision, b.dirty_bytes,
-                        b.resync_done_bytes, b.resync_total_bytes, b.active_extents, b.problem);
+    const auto facts = [](const View& v) {
+        return std::make_tuple(v.attached, v.role, v.local_state, v.peer_state, v.connection, v.sync,
+                               v.frozen, v.generation, v.epoch, v.epoch_floor, v.refused_epoch,
+                               v.incoming_epoch, v.early_requests != 0, v.record_revision, v.dirty_bytes,
+                               v.resync_done_bytes, v.resync_total_bytes, v.active_extents, v.problem);
     };
-    if (view_told_ && !even_if_equal && same(now, told_view_)) return;
+    if (view_told_ && !even_if_equal && facts(now) == facts(told_view_)) return;
     view_told_ = true;
     told_view_ = now;
     reports_.view(options_.name, now);
