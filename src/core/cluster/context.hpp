@@ -173,6 +173,8 @@ class Context {
     std::map<Tag, std::function<void(const BlockdDone&)>> blockd_waits;
     std::map<Tag, std::function<void(const FenceDone&)>> fence_waits;
     std::map<Tag, std::function<void(const DomainDone&)>> domain_waits;
+    std::map<Tag, std::function<void(const GateDone&)>> gate_waits;
+    std::map<Tag, std::function<void(const MigrateDone&)>> migrate_waits;
     void store_command(StoreCommandKind command, std::function<void(const StoreCommandDone&)> done);
     void fence(FenceAction action, const FenceDeviceRecord& device,
                std::function<void(const FenceDone&)> done);

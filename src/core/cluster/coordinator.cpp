@@ -163,6 +163,7 @@ void Coordinator::grant_guest(const GrantGuest& step) {
         txn.puts.push_back({keys::volume(disk.volume), encode(record), 0});
     }
     next.placement = placement;
+    next.migration.reset();
     next.last_error.clear();
     next.pinned_node.clear();  // for that start only
     if (step.after_host_loss) {
@@ -189,6 +190,7 @@ void Coordinator::release_guest(const ReleaseGuest& step) {
     // Leases of its volumes stay with the lost life: only a grant may follow, and it must know whose they
     // were.
     next.placement.reset();
+    next.migration.reset();
     next.last_error = step.reason;
     txn.puts.push_back({keys::guest(step.guest), encode(next), 0});
     commit(std::move(txn), [this, step](const JobResult& result) {

@@ -91,6 +91,9 @@ void GuestAgent::drop_intruders() {
         const GuestRecord& guest = row.record;
         if (runs_.contains(name) || domain(guest.uuid) == nullptr) continue;
         if (guest.placement && placed_here(*guest.placement)) continue;
+        const bool moves_here = guest.migration && guest.migration->node == context_.config.name &&
+                                guest.migration->incarnation == context_.config.incarnation;
+        if (moves_here) continue;
         intruders_[guest.uuid] = name;
         auto& repeat = destroying_[guest.uuid];
         if (context_.now < repeat) continue;
@@ -121,6 +124,11 @@ void GuestAgent::advance(const std::string& name, Run& run, bool& erase) {
                       placed_here(*at->second.record.placement) &&
                       at->second.record.placement->epochs == run.placement.epochs;
     if (!mine && !run.placement_lost && run.state != State::committing) {
+        // Moved away: QEMU here has stopped for good, and libvirt is about to end it.
+        if (at != context_.gated.guests.end() && migrations_.tidying(at->second.record.uuid)) {
+            const DomainView* here = domain(at->second.record.uuid);
+            if (here != nullptr && here->state != DomainState::running) return;
+        }
         run.placement_lost = true;
         for (const auto& [volume, epoch] : run.placement.epochs) {
             const auto row = context_.gated.volumes.find(volume);
@@ -179,11 +187,14 @@ void GuestAgent::look(const std::string& name, const Row<GuestRecord>& row, Run&
         }
         return;
     }
-    if (run.inherited) {
+    // Placed here as running, by a migration: it ended before it was seen here.
+    if (run.inherited || run.placement.phase == GuestPhase::running) {
         // An earlier process of clusterd may have started it in this epoch, and it has ended since. What that
         // QEMU had in flight is still held by blockd, and must not land under another one: a new epoch.
         run.failed = run.placement.phase == GuestPhase::running && guest.wish == GuestWish::running;
-        run.error = run.failed ? "its domain ended while gemel-clusterd was away" : "";
+        run.error = !run.failed     ? ""
+                    : run.inherited ? "its domain ended while gemel-clusterd was away"
+                                    : "its domain ended as it was moved to " + context_.config.name;
         return move(name, run, State::clearing, "it may have run in this epoch before and is gone");
     }
     if (cleared_for_its_disk(name, run)) return;
@@ -277,6 +288,19 @@ bool GuestAgent::lease_revoked(const PlacementRecord& placement) const {
     });
 }
 
+// Given up for a switch that could not be committed: nothing serves that epoch again (0011).
+bool GuestAgent::epoch_refused(const PlacementRecord& placement) const {
+    return std::ranges::any_of(placement.epochs, [this](const auto& disk) {
+        const auto row = context_.gated.volumes.find(disk.first);
+        if (row == context_.gated.volumes.end() || !row->second.record.owner ||
+            row->second.record.owner->epoch != disk.second)
+            return false;
+        const auto facts = context_.volumes.find(row->second.record.id);
+        return facts != context_.volumes.end() && facts->second.view.attached &&
+               facts->second.view.refused_epoch >= disk.second;
+    });
+}
+
 // A disk that cannot be served here any more in this epoch, while a copy is current elsewhere (0001, "Local
 // disk"). The replica here has failed and left the ack set, and this guest is not served over the network:
 // blockd's process is another than the one that served it, or the other node rebooted with something answered
@@ -328,6 +352,7 @@ bool GuestAgent::cleared_for_its_disk(const std::string& name, Run& run) {
 void GuestAgent::watch(const std::string& name, const Row<GuestRecord>& row, Run& run) {
     const GuestRecord& guest = row.record;
     keep_guarded(name, guest, run);
+    if (guest.migration) return;
     if (listed_since(run)) {
         const DomainView* seen = domain(guest.uuid);
         if (seen == nullptr || seen->state == DomainState::crashed || seen->state == DomainState::shut_off) {
@@ -342,6 +367,11 @@ void GuestAgent::watch(const std::string& name, const Row<GuestRecord>& row, Run
         run.error = "its lease on " + context_.config.name + " was revoked by the operator's confirm-down";
         context_.event("warning", "vm.lease-revoked", "vm/" + name, run.error);
         return move(name, run, State::clearing, "its lease was revoked");
+    }
+    if (epoch_refused(run.placement)) {
+        run.error = "its disks were given up for a migration that did not end";
+        context_.event("error", "vm.migration-failed", "vm/" + name, run.error + ": it is started anew");
+        return move(name, run, State::clearing, run.error);
     }
     if (cleared_for_its_disk(name, run)) return;
     if (guest.wish == GuestWish::stopped || leaving()) {
@@ -428,6 +458,7 @@ void GuestAgent::commit_cleared(const std::string& name) {
     const auto& row = context_.gated.guests.at(name);
     GuestRecord next = row.record;
     next.placement.reset();
+    next.migration.reset();
     next.last_error = run.error;
     if (run.failed) ++next.restarts;
     if (run.shut_off && next.wish == GuestWish::running && !leaving()) {

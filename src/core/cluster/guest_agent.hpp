@@ -9,6 +9,7 @@
 //      \--not served in kServeTimeout--> clearing                                   |
 //   running --domain gone: crashed, or shut off by itself--> clearing <--domain gone-- stopping <--wish
 //   stopped clearing --domain gone--> closing --front ends closed--> committing --committed--> (forgotten)
+//   A guest that moves away is left to MigrationAgent while its migration is committed.
 //   looking, running, stopping --a disk can never be served here again in this epoch--> clearing
 #pragma once
 
@@ -17,6 +18,7 @@
 #include <string>
 
 #include "core/cluster/context.hpp"
+#include "core/cluster/migration_agent.hpp"
 
 namespace gemel::cluster {
 
@@ -31,7 +33,8 @@ class GuestAgent {
 
     enum class State : std::uint8_t { looking, starting, running, stopping, clearing, closing, committing };
 
-    explicit GuestAgent(Context& context) : context_(context) {}
+    GuestAgent(Context& context, const MigrationAgent& migrations)
+        : context_(context), migrations_(migrations) {}
     void evaluate();
     // Nothing of this node's is placed or under way (clean leave).
     bool empty() const { return runs_.empty(); }
@@ -75,6 +78,7 @@ class GuestAgent {
     bool serving(const PlacementRecord& placement) const;
     bool lease_revoked(const PlacementRecord& placement) const;
     std::string disk_lost(Run& run) const;
+    bool epoch_refused(const PlacementRecord& placement) const;
     bool cleared_for_its_disk(const std::string& name, Run& run);
     bool has_front_client(const PlacementRecord& placement) const;
     const DomainView* domain(const GuestId& uuid) const;
@@ -82,6 +86,7 @@ class GuestAgent {
     bool leaving() const;  // this node leaves cleanly: its guests end here and start elsewhere
 
     Context& context_;
+    const MigrationAgent& migrations_;
     bool first_look_ = true;
     std::map<std::string, Run> runs_;
     std::map<GuestId, std::string> intruders_;

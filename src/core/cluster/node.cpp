@@ -16,7 +16,8 @@ ClusterNode::Impl::Impl(NodeConfig config, PlanFunction planner)
       releaser(context, peers, boot, arbiter),
       election(context, peers),
       volumes(context),
-      guests(context),
+      migrations(context, peers),
+      guests(context, migrations),
       coordinator(context, peers, election),
       leaver(context, guests, volumes),
       operations(context, peers, arbiter, coordinator, leaver),
@@ -176,6 +177,8 @@ void ClusterNode::Impl::handle(const PeerMessageIn& in) {
         coordinator.answered(in.message.from, *answer);
     } else if (const auto* offer = std::get_if<JoinOffer>(&in.message.body)) {
         boot.join_offer(*offer);
+    } else if (const auto* arrived = std::get_if<GuestArrived>(&in.message.body)) {
+        migrations.arrived(in.message.from, *arrived);
     }
 }
 void ClusterNode::Impl::handle(const BlockdUp& in) {
@@ -225,6 +228,15 @@ void ClusterNode::Impl::handle(const DomainList& in) {
 }
 void ClusterNode::Impl::handle(const DomainDone& in) {
     deliver(context.domain_waits, in);
+}
+void ClusterNode::Impl::handle(const GateDone& in) {
+    deliver(context.gate_waits, in);
+}
+void ClusterNode::Impl::handle(const MigrateDone& in) {
+    deliver(context.migrate_waits, in);
+}
+void ClusterNode::Impl::handle(const MigrationProgress& in) {
+    migrations.progress(in);
 }
 void ClusterNode::Impl::handle(const LibvirtDown&) {
     context.domains_known = false;
@@ -412,6 +424,7 @@ void ClusterNode::Impl::evaluate() {
     if (!releaser.active()) {
         election.evaluate();
         volumes.evaluate();
+        migrations.evaluate();
         guests.evaluate();
         operations.evaluate();
         coordinator.evaluate();

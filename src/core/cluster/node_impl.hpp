@@ -12,6 +12,7 @@
 #include "core/cluster/guest_agent.hpp"
 #include "core/cluster/leaver.hpp"
 #include "core/cluster/members.hpp"
+#include "core/cluster/migration_agent.hpp"
 #include "core/cluster/node.hpp"
 #include "core/cluster/operations.hpp"
 #include "core/cluster/peers.hpp"
@@ -44,6 +45,7 @@ class ClusterNode::Impl {
     Releaser releaser;
     Election election;
     VolumeAgent volumes;
+    MigrationAgent migrations;
     GuestAgent guests;
     Coordinator coordinator;
     Leaver leaver;
@@ -76,6 +78,9 @@ class ClusterNode::Impl {
     void handle(const DomainList& in);
     void handle(const DomainDone& in);
     void handle(const LibvirtDown& in);
+    void handle(const GateDone& in);
+    void handle(const MigrateDone& in);
+    void handle(const MigrationProgress& in);
     void handle(const HostFacts& in);
     void handle(const ApiRequest& in);
     void handle(const LeaveNode& in);

@@ -34,6 +34,7 @@ class Operations {
   private:
     static constexpr int kAttempts = 8;
     static constexpr Duration kSeenPatience = seconds(2);
+    static constexpr Duration kMoveAgain = seconds(30);  // a drain tries a guest that could not be moved
     struct Pending {
         ApiRequest request;
         int attempts = 0;
@@ -52,6 +53,11 @@ class Operations {
     Status begin_one(const GuestDelete& c, OperationRecord& operation, Txn& txn);
     Status begin_one(const GuestStart& c, OperationRecord& operation, Txn& txn);
     Status begin_one(const GuestStop& c, OperationRecord& operation, Txn& txn);
+    Status begin_one(const GuestMigrate& c, OperationRecord& operation, Txn& txn);
+    Status begin_one(const GuestMigrateCancel& c, OperationRecord& operation, Txn& txn);
+    Status begin_one(const NodeDrain& c, OperationRecord& operation, Txn& txn);
+    Status begin_one(const NodeUndrain& c, OperationRecord& operation, Txn& txn);
+    Status set_drained(const std::string& node, bool drained, Txn& txn);
     Status begin_one(const ConfirmDown& c, OperationRecord& operation, Txn& txn);
     Result<const Row<VolumeRecord>*> volume(const std::string& name) const;
     Result<GenerationId> held_generation(const VolumeRecord& record, const std::string& node) const;
@@ -91,6 +97,10 @@ class Operations {
     void advance_export(const OperationRow& row);
     void advance_resolve(const OperationRow& row);
     void advance_confirm(const OperationRow& row);
+    void advance_migrate(const OperationRow& row);
+    void advance_drain(const OperationRow& row);
+    bool drain_next(const OperationRow& row, std::string& waits);
+    std::function<bool(const std::string&)> alive() const;
     void update(const OperationRow& row, OperationRecord next, Txn txn, bool as_coordinator);
     void finish(const OperationRow& row, OperationState state, ErrorCode code, const std::string& error,
                 Txn txn);
@@ -111,7 +121,8 @@ class Operations {
     std::vector<Unseen> unseen_;
     std::set<OperationId> busy_;  // a part or a commit of it is outstanding here
     std::map<OperationId, OperationRecord> memory_;
-    std::map<OperationId, Instant> seen_at_;  // when this coordinator first saw it (time-outs)
+    std::map<std::string, Instant> moved_at_;  // guest -> the last attempt of a drain to move it
+    std::map<OperationId, Instant> seen_at_;   // when this coordinator first saw it (time-outs)
     bool pruning_ = false;
 };
 

@@ -37,6 +37,8 @@ void Operations::advance(const OperationRow& row) {
     const OperationRecord& operation = row.record;
     seen_at_.try_emplace(operation.id, context_.now);
     if (operation.kind == "vm.start" || operation.kind == "vm.stop") return advance_guest(row);
+    if (operation.kind == "vm.migrate") return advance_migrate(row);
+    if (operation.kind == "node.drain") return advance_drain(row);
     if (operation.kind == "node.confirm-down") return advance_confirm(row);
     if (!context_.gated.volumes.contains(name_of(operation))) {
         return finish(row, OperationState::failed, ErrorCode::not_found, "the volume is gone", {});

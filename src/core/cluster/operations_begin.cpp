@@ -251,7 +251,7 @@ Status Operations::begin_one(const VolumeForceUpToDate& c, OperationRecord& oper
     }
     const auto held = held_generation(next, c.node);
     if (!held) return tl::unexpected<Error>(held.error());
-    next.owner.reset();
+    next = released(std::move(next));
     const auto [high, low] = context_.random();
     restart_from(next, c.node, *held, GenerationId::from_random(high, low));
     context_.reads(txn, keys::volume(c.name), **row);

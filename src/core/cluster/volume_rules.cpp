@@ -132,12 +132,16 @@ VolumeRecord granted(const Tables& tables, const VolumeRecord& volume, const Gra
             shrink = true;
     }
     if (shrink) shrink_to(next, grant.node, grant.generation);
-    next.epoch = volume.epoch + 1;
+    // Above a handover's too: who was promised that epoch must never take this one for it.
+    next.epoch = std::max(volume.epoch, volume.handover ? volume.handover->epoch : 0) + 1;
+    next.handover.reset();
     next.owner = OwnerRecord{grant.node, grant.incarnation, next.epoch, grant.secret, false, grant.purpose};
     return next;
 }
 
 VolumeRecord released(VolumeRecord volume) {
+    if (volume.handover) volume.epoch = volume.handover->epoch;  // never given to another
+    volume.handover.reset();
     volume.owner.reset();
     return volume;
 }

@@ -32,7 +32,7 @@ class Planner {
     // may be given something new to do
     bool usable(const NodeRecord& node) const {
         const auto seen = facts(node.name);
-        return node.state == NodeState::member && seen.alive && seen.acting &&
+        return node.state == NodeState::member && !node.drained && seen.alive && seen.acting &&
                seen.incarnation == node.incarnation && !node_gone(tables_, node.name);
     }
     std::string refusal(const VolumeRecord& volume, const std::string& node) const {
