@@ -50,6 +50,9 @@ GuestRecord guest() {
     g.wish = GuestWish::running;
     g.placement = PlacementRecord{"node1", life(1), {{"web1", 9}}, GuestPhase::running};
     g.restarts = 2;
+    g.migration =
+        MigrationRecord{"node2", life(2), MigrationPhase::prepared, "10.0.0.2:4100", "5ecret", 1 << 20, 250,
+                        false,   true,    id<OperationId>(8)};
     return g;
 }
 NodeRecord node() {
@@ -91,6 +94,9 @@ TEST(Records, ComeBack) {
     comes_back(EventBatchRecord{{{"info", "node.left", "node/node1", "node1", "text", -5}}});
     comes_back(CoordinatorRecord{"node1", life(1)});
     comes_back(AppliedRecord{id<OperationId>(4), "seal"});
+    auto handed_over = volume();
+    handed_over.handover = HandoverRecord{"node2", life(2), handed_over.epoch + 1, "5ecret"};
+    comes_back(handed_over);
     auto ownerless = volume();
     ownerless.owner.reset();
     comes_back(ownerless);

@@ -269,10 +269,10 @@ class Pair {
 
     // ---- guest
     std::uint64_t request(int i, FrontOperation operation, std::uint64_t sector, std::uint32_t sectors,
-                          bool fua = false) {
+                          bool fua = false, std::uint64_t epoch = 0) {
         FrontRequest r;
         r.tag = ++last_tag;
-        r.epoch = store.record.epoch;
+        r.epoch = epoch == 0 ? store.record.epoch : epoch;
         r.operation = operation;
         r.offset = sector * 512;
         r.length = sectors * 512;
