@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""./dev demo: a guest with PostgreSQL survives two power cuts of the server under it; no acknowledged commit is lost.
+"""./dev demo: a guest with PostgreSQL survives two power cuts of the server under it and is moved live in between; no acknowledged
+commit is lost.
 
 Everything is done with the product's own commands inside a sandbox of two nodes and a witness. The last line is
 `demo ok: …` (exit 0) or `demo FAILED: …` (exit 1). Steps and seconds are printed as they happen; every wait has a
@@ -193,6 +194,23 @@ def cut_and_recover(cluster, load, timeline, victim, survivor):
     return cut, restart
 
 
+def move_under_load(cluster, load, timeline, source, destination):
+    """Moved live while the client commits. Returns the pause in milliseconds, as QEMU measured it."""
+    load.more(100, 120, "100 more acknowledged commits before the guest is moved")
+    timeline.say(f"moving the guest live from {source} to {destination} ({load.acknowledged()} commits acknowledged)")
+    began = now()
+    done = json.loads(cluster.gemel(source, "vm", "migrate", GUEST, destination, "--json", timeout=180))
+    wait_for(lambda: cluster.guest_on(destination) == destination, 30, f"the guest to be placed on {destination}")
+    downtime = done.get("result", {}).get("downtime_ms")
+    if downtime is None:
+        raise DemoFailed("gemel vm migrate does not say for how long the guest paused")
+    timeline.say(f"it runs on {destination} after {now() - began:.1f} s and was paused for {downtime} ms")
+    load.more(100, 60, f"100 more commits acknowledged on {destination}")
+    timeline.say(f"the client never stopped ({load.acknowledged()} acknowledged)")
+    wait_for(lambda: cluster.in_sync(destination), 60, "both replicas to be UpToDate")
+    return int(downtime)
+
+
 def story(cluster, timeline, work, image):
     timeline.say("starting two nodes and a witness, each with its own etcd, libvirtd, blockd, clusterd, guard and BMC")
     cluster.up()
@@ -208,15 +226,16 @@ def story(cluster, timeline, work, image):
         load.start()
         load.more(50, 180, "the guest's PostgreSQL to answer")
         timeline.say("the client outside the guest commits, several at a time")
-        cuts = [cut_and_recover(cluster, load, timeline, "node1", "node2"),
-                cut_and_recover(cluster, load, timeline, "node2", "node1")]
+        cuts = [cut_and_recover(cluster, load, timeline, "node1", "node2")]
+        downtime = move_under_load(cluster, load, timeline, "node2", "node1")
+        cuts.append(cut_and_recover(cluster, load, timeline, "node1", "node2"))
         load.more(max(0, LEAST_ACKNOWLEDGED - load.acknowledged()), 300, f"{LEAST_ACKNOWLEDGED} acknowledged commits")
     finally:
         load.stop()
-    return load, cuts
+    return load, cuts, downtime
 
 
-def judge(cluster, timeline, load, cuts):
+def judge(cluster, timeline, load, cuts, downtime):
     at = [argument for cut, _ in cuts for argument in ("--at", f"{cut:.3f}")]
     gaps = run(cluster.client("gaps", "--log", str(load.log), *at), 60, "measuring the gaps", env=cluster.environment)
     verified = subprocess.run(cluster.client("verify", "--address", load.address, "--log", str(load.log)), env=cluster.environment,
@@ -232,7 +251,7 @@ def judge(cluster, timeline, load, cuts):
     different = [volume for volume in volumes if cluster.data_hash("node1", volume) != cluster.data_hash("node2", volume)]
     timeline.say("the guest is stopped; " + ("its replicas DIFFER" if different else "both replicas of its disk are byte-identical"))
     restarts = ",".join(f"{seconds:.1f}" for _, seconds in cuts)
-    line = (f"acknowledged={acknowledged} found={found} lost={lost} failovers={len(cuts)} vcpu_restart_seconds={restarts} "
+    line = (f"acknowledged={acknowledged} found={found} lost={lost} failovers={len(cuts)} migration_downtime_ms={downtime} vcpu_restart_seconds={restarts} "
             f"{gaps.strip()}")
     if lost or found != acknowledged:
         raise DemoFailed(f"acknowledged commits were lost: {line}")
@@ -254,8 +273,8 @@ def main():
     timeline = Timeline()
     cluster = Cluster(options.bin, timeline)
     try:
-        load, cuts = story(cluster, timeline, options.work, options.image)
-        line = judge(cluster, timeline, load, cuts)
+        load, cuts, downtime = story(cluster, timeline, options.work, options.image)
+        line = judge(cluster, timeline, load, cuts, downtime)
     except (DemoFailed, KeyboardInterrupt) as problem:
         print("the sandbox is kept for a look: ./dev sandbox status; ./dev sandbox down removes it", flush=True)
         print(f"demo FAILED: {problem or 'interrupted'}", flush=True)

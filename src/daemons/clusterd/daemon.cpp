@@ -12,6 +12,7 @@
 #include "daemons/clusterd/guest_driver.hpp"
 #include "daemons/clusterd/host_resources.hpp"
 #include "daemons/clusterd/loop.hpp"
+#include "daemons/clusterd/migration_driver.hpp"
 #include "daemons/clusterd/peer_driver.hpp"
 #include "daemons/clusterd/store_driver.hpp"
 
@@ -33,6 +34,7 @@ struct Daemon::Impl {
           node(settings.node, &ha::plan),
           guard(settings),
           guests(settings, sink),
+          migrations(settings, sink),
           fences(sink),
           blockd(settings, loop, sink, [this]() -> const cluster::Tables& { return node.tables(); }),
           peers(settings, sink),
@@ -68,6 +70,8 @@ struct Daemon::Impl {
             blockd.handle(order);
         } else if constexpr (requires { guests.handle(order); }) {
             guests.handle(order);
+        } else if constexpr (requires { migrations.handle(order); }) {
+            migrations.handle(order);
         } else if constexpr (requires { guard.handle(order); }) {
             guard.handle(order);
         } else if constexpr (requires { fences.handle(order); }) {
@@ -86,6 +90,7 @@ struct Daemon::Impl {
     Instant resources_told{};
     GuardDriver guard;
     GuestDriver guests;
+    MigrationDriver migrations;
     FenceDriver fences;
     BlockdDriver blockd;
     PeerDriver peers;

@@ -12,7 +12,7 @@
 #include "adapters/libvirt/kvm_probe.hpp"
 #include "adapters/libvirt/libvirt_hypervisor.hpp"
 #include "adapters/log/log.hpp"
-#include "core/guest/domain_template.hpp"
+#include "daemons/clusterd/domain.hpp"
 #include "daemons/clusterd/loop.hpp"
 
 namespace gemel::clusterd {
@@ -140,22 +140,12 @@ Status wait_for_socket(const std::string& path) {
 Status GuestDriver::Impl::start_domain(const cluster::StartDomain& order) {
     const auto hypervisor = connection.get();
     if (!hypervisor) return tl::unexpected<Error>(hypervisor.error());
-    guest::Placement placement;
-    placement.type =
-        probe_kvm(settings.file.run_dir).works ? guest::DomainType::kvm : guest::DomainType::qemu;
-    const auto fixed = guest::decode_template(order.guest.template_text);
-    if (!fixed) return tl::unexpected<Error>(fixed.error());
-    placement.protocol = guest::disk_protocol(fixed->memory, placement.type);
-    const bool in_place = placement.protocol == guest::DiskProtocol::vhost_user;
-    for (const auto& disk : order.disks) {
-        const auto path =
-            settings.front_socket(in_place ? "vhost" : "nbd", disk.volume, disk.epoch, disk.secret);
-        if (auto ok = wait_for_socket(path); !ok) return ok;
-        placement.disks.push_back({disk.target, path});
+    const auto domain = describe_domain(settings, order.guest, order.disks);
+    if (!domain) return tl::unexpected<Error>(domain.error());
+    for (const auto& socket : domain->sockets) {
+        if (auto ok = wait_for_socket(socket); !ok) return ok;
     }
-    const auto xml = guest::render_domain(order.guest, placement);
-    if (!xml) return tl::unexpected<Error>(xml.error());
-    const auto created = (*hypervisor)->create(*xml, false);
+    const auto created = (*hypervisor)->create(domain->xml, false);
     if (!created) return tl::unexpected<Error>(created.error());
     return {};
 }
