@@ -1,5 +1,6 @@
-// A guest's domain as libvirt is given it: from its record, its template and the disks of one lease epoch. The
-// paths in it are the same on every node (run_dir is), so that it also describes the domain at a destination.
+// A guest's domain as libvirt is given it: from its record, its template and the disks of one lease epoch.
+// The paths in it are the same on every node (run_dir is), so that it also describes the domain at a
+// destination.
 #pragma once
 
 #include <string>

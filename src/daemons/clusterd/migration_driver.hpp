@@ -1,6 +1,7 @@
-// Live migration's outside: the gate of a destination, and libvirt's call, which takes as long as the copy does, at
-// a source. One thread for each guest that moves away, at most kMaxMoves of them; answers are posted. A daemon that
-// ends takes gate and tunnels with it: libvirt then gives up by itself and the guest goes on where it was.
+// Live migration's outside: the gate of a destination, and libvirt's call, which takes as long as the copy
+// does, at a source. One thread for each guest that moves away, at most kMaxMoves of them; answers are
+// posted. A daemon that ends takes gate and tunnels with it: libvirt then gives up by itself and the guest
+// goes on where it was.
 #pragma once
 
 #include <memory>
