@@ -5,13 +5,16 @@
 #include <fstream>
 #include <mutex>
 #include <pugixml.hpp>
-#include <thread>
 
 #include <fmt/format.h>
 #include <libvirt/libvirt.h>
 #include <libvirt/virterror.h>
 
+#include "adapters/libvirt/calls.hpp"
+
 namespace gemel {
+
+using namespace libvirt;
 
 using cluster::DomainState;
 
@@ -29,64 +32,6 @@ namespace {
 
 constexpr int kKeepAliveIntervalSeconds = 5;
 constexpr unsigned kKeepAliveCount = 3;
-
-struct DomainFree {
-    void operator()(virDomainPtr domain) const { virDomainFree(domain); }
-};
-using DomainHandle = std::unique_ptr<virDomain, DomainFree>;
-
-// libvirt hands out strings that the caller frees.
-std::string take(char* text) {
-    std::string copy = text == nullptr ? "" : text;
-    free(text);
-    return copy;
-}
-
-ErrorCode code_of(int libvirt_code) {
-    switch (libvirt_code) {
-        case VIR_ERR_NO_DOMAIN: return ErrorCode::not_found;
-        case VIR_ERR_DOM_EXIST: return ErrorCode::already_exists;
-        case VIR_ERR_OPERATION_INVALID: return ErrorCode::failed_precondition;
-        case VIR_ERR_OPERATION_TIMEOUT: return ErrorCode::timed_out;
-        case VIR_ERR_XML_ERROR:
-        case VIR_ERR_XML_DETAIL:
-        case VIR_ERR_XML_INVALID_SCHEMA:
-        case VIR_ERR_INVALID_ARG:
-        case VIR_ERR_CONFIG_UNSUPPORTED: return ErrorCode::invalid_argument;
-        case VIR_ERR_NO_CONNECT:
-        case VIR_ERR_INVALID_CONN:
-        case VIR_ERR_RPC:
-        case VIR_ERR_SYSTEM_ERROR: return ErrorCode::unavailable;
-        case VIR_ERR_AUTH_FAILED:
-        case VIR_ERR_ACCESS_DENIED: return ErrorCode::permission_denied;
-        case VIR_ERR_NO_MEMORY: return ErrorCode::out_of_space;
-        default: return ErrorCode::io_error;
-    }
-}
-
-tl::unexpected<Error> libvirt_error(std::string_view doing) {
-    const virError* error = virGetLastError();
-    std::string text = error == nullptr || error->message == nullptr ? "no reason given" : error->message;
-    for (char& c : text) {
-        if (c == '\n') c = ' ';
-    }
-    return fail(error == nullptr ? ErrorCode::internal : code_of(error->code),
-                fmt::format("{}: libvirt says: {}", doing, text));
-}
-
-// One thread for the whole process runs libvirt's event loop (keep-alives, domain events); libvirt has no way
-// to end it.
-void start_event_loop() {
-    static std::once_flag once;
-    std::call_once(once, [] {
-        virSetErrorFunc(nullptr, [](void*, virErrorPtr) {});  // errors are returned, not printed
-        if (virEventRegisterDefaultImpl() < 0) return;
-        std::thread([] {
-            while (virEventRunDefaultImpl() == 0) {
-            }
-        }).detach();
-    });
-}
 
 DomainState state_of(int state) {
     switch (state) {
