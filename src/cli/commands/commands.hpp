@@ -55,6 +55,8 @@ void add_cluster_commands(CommandTree& tree);
 void add_volume_commands(CommandTree& tree);
 void add_vm_commands(CommandTree& tree);
 void add_vm_import_command(CommandTree& tree, CLI::App* vm);
+void add_migrate_command(CommandTree& tree, CLI::App* vm);
+void add_drain_commands(CommandTree& tree, CLI::App* node);
 void add_fence_commands(CommandTree& tree);
 void add_event_commands(CommandTree& tree);
 void add_sandbox_commands(CommandTree& tree);  // and version

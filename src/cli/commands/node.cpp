@@ -171,6 +171,7 @@ void add_node_commands(CommandTree& tree) {
     tree.add_confirm_option(down);
     tree.on(down, [&tree, name] { return confirm_down(tree.context, *name); });
 
+    add_drain_commands(tree, node);
     auto here = std::make_shared<bool>(false);
     CLI::App* leaving = tree.add(
         node, "leave", "take this node out cleanly, before it is powered off",

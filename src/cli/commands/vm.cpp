@@ -108,6 +108,9 @@ std::string vm_page(const Json& vm) {
     }
     line("priority", std::to_string(number_of(vm, "priority")));
     if (has(vm, "preferred_node")) line("prefers", text_of(vm, "preferred_node"));
+    if (has(vm, "migration"))
+        line("moves to", fmt::format("{} ({})", text_of(object_of(vm, "migration"), "node"),
+                                     text_of(object_of(vm, "migration"), "phase")));
     line("restarts", fmt::format("{} since it was last started by hand", number_of(vm, "restarts")));
     return out;
 }
@@ -241,6 +244,7 @@ void add_vm_commands(CommandTree& tree) {
     tree.add_json_option(one);
     tree.on(one, [&tree, options] { return show(tree.context, options->name); });
     add_power(tree, vm, options);
+    add_migrate_command(tree, vm);
     CLI::App* serial =
         tree.add(vm, "console", "attach to a guest's serial line",
                  {"Works on the node where the guest runs. Ctrl-] detaches; the guest goes on.",

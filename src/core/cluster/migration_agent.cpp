@@ -160,6 +160,7 @@ void MigrationAgent::start_copy(const std::string& name, const Row<GuestRecord>&
         one.error = done.detail;
         one.downtime_ms = done.downtime_ms;
         one.ended = context_.now;
+        if (one.switched) tell_end(one);
         context_.log("info",
                      "vm/" + name + ": libvirt " + (done.ok ? "moved it" : "did not: " + done.detail));
         context_.emit(ListDomains{});
@@ -241,6 +242,7 @@ void MigrationAgent::commit_switch(const std::string& name, const Row<GuestRecor
         // Too late to go back: its epoch is over here, and the destination cannot have it. It begins anew.
         return give_up(name, row, source, row.record.migration->node + " cannot take it any more");
     }
+    if (!source.outstanding) finish_operation(source.operation, "", source.downtime_ms, txn);
     source.busy = true;
     source.repeat_at = context_.now + kRepeat;
     context_.commit(
@@ -270,6 +272,13 @@ void MigrationAgent::finish_operation(const OperationId& operation, const std::s
     const std::string key = keys::operation(operation);
     context_.reads(txn, key, row->second);
     txn.puts.push_back({key, encode(next), 0});
+}
+
+// Switched before libvirt had answered: how long the guest paused is known only now.
+void MigrationAgent::tell_end(const Source& source) {
+    Txn txn;
+    finish_operation(source.operation, "", source.downtime_ms, txn);
+    if (!txn.puts.empty()) context_.commit(std::move(txn), false, false, nullptr);
 }
 
 void MigrationAgent::give_up(const std::string& name, const Row<GuestRecord>& row, Source& source,

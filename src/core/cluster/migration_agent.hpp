@@ -76,6 +76,7 @@ class MigrationAgent {
     std::string abort_reason(const GuestRecord& guest) const;
     void release(const std::string& name, const GuestRecord& guest, Source& source);
     void commit_switch(const std::string& name, const Row<GuestRecord>& row, Source& source);
+    void tell_end(const Source& source);
     void give_up(const std::string& name, const Row<GuestRecord>& row, Source& source,
                  const std::string& reason);
     void finish_operation(const OperationId& operation, const std::string& error, std::uint32_t downtime_ms,

@@ -34,6 +34,7 @@ class Operations {
   private:
     static constexpr int kAttempts = 8;
     static constexpr Duration kSeenPatience = seconds(2);
+    static constexpr Duration kSourcePatience = seconds(12);
     static constexpr Duration kMoveAgain = seconds(30);  // a drain tries a guest that could not be moved
     struct Pending {
         ApiRequest request;
@@ -121,8 +122,9 @@ class Operations {
     std::vector<Unseen> unseen_;
     std::set<OperationId> busy_;  // a part or a commit of it is outstanding here
     std::map<OperationId, OperationRecord> memory_;
-    std::map<std::string, Instant> moved_at_;  // guest -> the last attempt of a drain to move it
-    std::map<OperationId, Instant> seen_at_;   // when this coordinator first saw it (time-outs)
+    // guest -> the last attempt of a drain to move it; operation -> when its migration was seen to be over
+    std::map<std::string, Instant> moved_at_;
+    std::map<OperationId, Instant> seen_at_;  // when this coordinator first saw it (time-outs)
     bool pruning_ = false;
 };
 

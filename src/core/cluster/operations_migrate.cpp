@@ -99,6 +99,10 @@ void Operations::advance_migrate(const OperationRow& row) {
         return finish(row, OperationState::failed, ErrorCode::not_found, "the guest is gone", {});
     const GuestRecord& guest = at->second.record;
     if (guest.migration && guest.migration->operation == operation.id) return;
+    // The source ends it, and knows for how long the guest paused; unless it is gone.
+    const auto [since, first] = moved_at_.try_emplace(operation.id.to_string(), context_.now);
+    if (first || context_.now - since->second < kSourcePatience) return;
+    moved_at_.erase(since);
     if (guest.placement && guest.placement->node == operation.arguments.at("node"))
         return finish(row, OperationState::succeeded, ErrorCode::internal, "", {});
     finish(row, OperationState::failed, ErrorCode::unavailable,

@@ -49,6 +49,7 @@ struct NodeView {
                         // offline, unknown
     std::vector<std::string> roles;
     bool voter = false;
+    bool drained = false;
     std::optional<std::string> incarnation;
     std::optional<bool> standing;
     std::optional<std::string> version;
@@ -112,6 +113,7 @@ struct GuestView {
     std::uint32_t priority = 0;
     std::optional<std::string> preferred_node;
     std::uint32_t restarts = 0;
+    std::optional<MigrationRecord> migration;  // its secret is never shown
 };
 struct FenceDeviceView {
     FenceDeviceRecord device;          // secrets: names only may be shown

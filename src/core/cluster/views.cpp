@@ -117,6 +117,7 @@ NodeView Views::node(const NodeRecord& record) const {
     if (coordinator) view.roles.push_back("coordinator");
     context_.each_voter(
         [&](const VoterRecord& voter) { view.voter = view.voter || voter.name == record.name; });
+    view.drained = record.drained;
     view.incarnation = record.incarnation.to_string();
     if (record.name == context_.config.name) view.standing = node_.standing.holds();
     if (!record.version.empty()) view.version = record.version;
@@ -255,6 +256,7 @@ GuestView Views::guest(const GuestRecord& record) const {
     view.nics = record.nics;
     view.priority = record.priority;
     view.restarts = record.restarts;
+    view.migration = record.migration;
     if (!record.preferred_node.empty()) view.preferred_node = record.preferred_node;
     view.state = "shut off";
     if (record.placement) {

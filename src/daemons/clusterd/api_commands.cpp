@@ -196,6 +196,16 @@ Result<ApiCommand> vm_stop(const std::string& name, Fields& fields) {
     return finished(fields, std::move(out));
 }
 
+Result<ApiCommand> vm_migrate(const std::string& name, Fields& fields) {
+    cluster::GuestMigrate out;
+    out.name = name;
+    out.node = fields.text("node", false);
+    out.bandwidth_bytes = fields.number("bandwidth_bytes", false, 0, std::uint64_t{1} << 40);
+    out.downtime_ms = static_cast<std::uint32_t>(fields.number("downtime_ms", false, 300, 60000));
+    out.auto_converge = !fields.has("auto_converge") || fields.flag("auto_converge", false);
+    return finished(fields, std::move(out));
+}
+
 Result<ApiCommand> fence_set(const std::string& name, Fields& fields) {
     cluster::FenceSet out;
     out.device.name = name;
@@ -241,6 +251,10 @@ Result<ApiCommand> by_route(const std::string& route, const std::string& name, c
                                                      query(request, "with_volumes") == "true"});
     if (route == "vm.start") return finished(fields, cluster::GuestStart{name, fields.text("node", false)});
     if (route == "vm.stop") return vm_stop(name, fields);
+    if (route == "vm.migrate") return vm_migrate(name, fields);
+    if (route == "vm.migrate-cancel") return finished(fields, cluster::GuestMigrateCancel{name});
+    if (route == "node.drain") return finished(fields, cluster::NodeDrain{name});
+    if (route == "node.undrain") return finished(fields, cluster::NodeUndrain{name});
     if (route == "fence.set") return fence_set(name, fields);
     if (route == "fence.test") return finished(fields, cluster::FenceTest{name});
     return fail(ErrorCode::internal, "no command is known for " + route);

@@ -34,6 +34,11 @@ std::string strip(const std::string& object) {
     return slash == std::string::npos ? object : object.substr(slash + 1);
 }
 
+Json migration(const std::optional<MigrationRecord>& record) {
+    if (!record) return nullptr;
+    return {{"node", record->node}, {"phase", to_string(record->phase)}, {"cancel", record->cancel}};
+}
+
 Json rung(const cluster::RungView& view) {
     return {{"kind", view.kind},
             {"state", view.state},
@@ -97,6 +102,7 @@ Json Renderer::node(const cluster::NodeView& view) const {
             {"state", view.state},
             {"roles", view.roles},
             {"voter", view.voter},
+            {"drained", view.drained},
             {"incarnation", or_null(view.incarnation)},
             {"standing", or_null(view.standing)},
             {"version", or_null(view.version)},
@@ -170,7 +176,8 @@ Json Renderer::guest(const cluster::GuestView& view) const {
             {"nics", nics(view.nics)},
             {"priority", view.priority},
             {"preferred_node", or_null(view.preferred_node)},
-            {"restarts", view.restarts}};
+            {"restarts", view.restarts},
+            {"migration", migration(view.migration)}};
 }
 
 Json Renderer::fence_device(const cluster::FenceDeviceView& view) const {
@@ -208,6 +215,20 @@ Json Renderer::plan(const cluster::PlanView& view) const {
             {"confirm_name", view.confirm_name}};
 }
 
+namespace {
+
+// A guest that was moved live: for how long it paused, where QEMU told.
+Json moved(const OperationRecord& record, Json guest) {
+    const auto downtime = record.result.find("downtime_ms");
+    if (record.kind != "vm.migrate") return guest;
+    guest["downtime_ms"] = downtime == record.result.end()
+                               ? Json(nullptr)
+                               : Json(std::strtoull(downtime->second.c_str(), nullptr, 10));
+    return guest;
+}
+
+}  // namespace
+
 Json Renderer::result_of(const OperationRecord& record, const cluster::StatusView& status,
                          const std::vector<cluster::FenceDeviceView>& devices) const {
     const std::string name = strip(record.object);
@@ -227,7 +248,7 @@ Json Renderer::result_of(const OperationRecord& record, const cluster::StatusVie
             if (view.name == name) return volume(view);
     if (record.kind.starts_with("vm."))
         for (const auto& view : status.guests)
-            if (view.name == name) return guest(view);
+            if (view.name == name) return moved(record, guest(view));
     if (record.kind.starts_with("fence."))
         for (const auto& view : devices)
             if (view.device.name == name) return fence_device(view);

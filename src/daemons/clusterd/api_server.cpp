@@ -240,6 +240,10 @@ void ApiServer::add_commands(http::Router& router) {
         {"DELETE", "/v1/vms/{name}", "vm.delete"},
         {"POST", "/v1/vms/{name}/start", "vm.start"},
         {"POST", "/v1/vms/{name}/stop", "vm.stop"},
+        {"POST", "/v1/vms/{name}/migrate", "vm.migrate"},
+        {"POST", "/v1/vms/{name}/migrate-cancel", "vm.migrate-cancel"},
+        {"POST", "/v1/nodes/{name}/drain", "node.drain"},
+        {"POST", "/v1/nodes/{name}/undrain", "node.undrain"},
         {"PUT", "/v1/fence-devices/{name}", "fence.set"},
         {"POST", "/v1/fence-devices/{name}/test", "fence.test"},
     };
