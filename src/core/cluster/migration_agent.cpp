@@ -362,17 +362,9 @@ void MigrationAgent::destination(const std::string& name, const Row<GuestRecord>
         if (context_.now >= destination.repeat_at) commit_prepared(name, row, destination);
         return;
     }
-    bool asked = false;
-    for (const auto& disk : guest.disks) {
-        const auto volume = context_.gated.volumes.find(disk.volume);
-        if (volume == context_.gated.volumes.end()) continue;
-        const auto facts = context_.volumes.find(volume->second.record.id);
-        asked = asked || (facts != context_.volumes.end() && volume->second.record.handover &&
-                          facts->second.view.incoming_epoch == volume->second.record.handover->epoch &&
-                          facts->second.view.early_requests > 0);
-    }
+    // Begun by libvirt when all of its state has arrived, and not before.
     const bool runs = here != nullptr && here->state == DomainState::running;
-    if ((!asked && !runs) || here == nullptr || context_.now < destination.repeat_at) return;
+    if (!runs || context_.now < destination.repeat_at) return;
     destination.repeat_at = context_.now + kRepeat;
     peers_.send(guest.placement->node, GuestArrived{guest.uuid, migration.secret});
 }

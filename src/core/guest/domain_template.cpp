@@ -156,6 +156,15 @@ void add_devices(pugi::xml_node domain, const GuestRecord& guest, const Template
 
 // libvirt 9.0 has no word for NBD's reconnect-delay, so QEMU is told directly. Everything libvirt places has
 // a fixed slot, so that these cannot collide.
+// What QEMU takes for a disk without a partition table; told, because it would read the disk for one, also at
+// a migration's destination, whose disk does not answer yet (docs/design/0012).
+std::string geometry(std::uint64_t size_bytes) {
+    constexpr std::uint64_t kHeads = 16;
+    constexpr std::uint64_t kSectors = 63;
+    const std::uint64_t cylinders = std::clamp<std::uint64_t>(size_bytes / 512 / kHeads / kSectors, 2, 16383);
+    return fmt::format("cyls={},heads={},secs={}", cylinders, kHeads, kSectors);
+}
+
 void add_nbd_disks(pugi::xml_node domain, const GuestRecord& guest, const Template& fixed,
                    const Placement& placement) {
     auto command_line = add(domain, "qemu:commandline");
@@ -165,6 +174,7 @@ void add_nbd_disks(pugi::xml_node domain, const GuestRecord& guest, const Templa
     const bool express = fixed.machine.starts_with("pc-q35-");
     for (std::size_t i = 0; i < guest.disks.size(); ++i) {
         const auto& disk = guest.disks[i];
+        const auto socket = std::ranges::find(placement.disks, disk.target, &DiskSocket::target);
         const nlohmann::ordered_json block = {
             {"driver", "nbd"},
             {"node-name", "gemel-" + disk.target},
@@ -176,10 +186,10 @@ void add_nbd_disks(pugi::xml_node domain, const GuestRecord& guest, const Templa
         argument("-blockdev");
         argument(block.dump());
         argument("-device");
-        argument(
-            fmt::format("virtio-blk-pci,drive=gemel-{0},id=disk-{0},bus={1}.0,addr={2:#x},bootindex={3},"
-                        "write-cache=on",
-                        disk.target, express ? "pcie" : "pci", kFirstDiskSlot + i, i + 1));
+        argument(fmt::format(
+            "virtio-blk-pci,drive=gemel-{0},id=disk-{0},bus={1}.0,addr={2:#x},bootindex={3},"
+            "write-cache=on,{4}",
+            disk.target, express ? "pcie" : "pci", kFirstDiskSlot + i, i + 1, geometry(socket->size_bytes)));
     }
 }
 

@@ -60,8 +60,9 @@ enum class DiskProtocol : std::uint8_t { nbd, vhost_user };
 DiskProtocol disk_protocol(Memory memory, DomainType type);
 
 struct DiskSocket {
-    std::string target;  // as in the record: vda ...
-    std::string path;    // unix socket of this lease epoch, of that protocol
+    std::string target;            // as in the record: vda ...
+    std::string path;              // unix socket of this lease epoch, of that protocol
+    std::uint64_t size_bytes = 0;  // of the volume
 };
 
 struct Placement {

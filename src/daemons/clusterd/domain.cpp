@@ -18,7 +18,7 @@ Result<DescribedDomain> describe_domain(const Settings& settings, const GuestRec
     for (const auto& disk : disks) {
         out.sockets.push_back(
             settings.front_socket(in_place ? "vhost" : "nbd", disk.volume, disk.epoch, disk.secret));
-        placement.disks.push_back({disk.target, out.sockets.back()});
+        placement.disks.push_back({disk.target, out.sockets.back(), disk.size_bytes});
     }
     auto xml = guest::render_domain(guest, placement);
     if (!xml) return tl::unexpected<Error>(xml.error());
