@@ -131,7 +131,12 @@ def qemu_killed(side):
 
 def power_cut(side):
     def cut(moving):
-        moving.box.cut_power(moving.at if side == "source" else moving.other)
+        host = moving.at if side == "source" else moving.other
+        moving.box.cut_power(host)
+        if side == "destination":   # nothing of it is needed elsewhere: nobody fences it, nobody powers it on
+            wait_for(lambda: moving.view().get("migration", 1) is None, 90, "the migration to be over")
+            if moving.view()["node"] != host:
+                moving.box.power_on(host)
     cut.__name__ = f"power of the {side} cut"
     return cut
 

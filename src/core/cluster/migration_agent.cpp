@@ -27,7 +27,7 @@ bool MigrationAgent::tidying(const GuestId& guest) const {
     return std::ranges::any_of(sources_, [&](const auto& one) {
         const auto row = context_.gated.guests.find(one.first);
         return one.second.switched && one.second.outstanding && row != context_.gated.guests.end() &&
-               row->second.record.uuid == guest && context_.now - one.second.switched_at < kFinishPatience;
+               row->second.record.uuid == guest && context_.now - one.second.switched_at < kTidyPatience;
     });
 }
 
