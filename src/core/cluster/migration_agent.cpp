@@ -26,7 +26,9 @@ bool MigrationAgent::to_here(const GuestRecord& guest) const {
 bool MigrationAgent::tidying(const GuestId& guest) const {
     return std::ranges::any_of(sources_, [&](const auto& one) {
         const auto row = context_.gated.guests.find(one.first);
-        return one.second.switched && one.second.outstanding && row != context_.gated.guests.end() &&
+        // The record may be seen here before its commit is answered.
+        const bool switched = one.second.switched || one.second.state == SourceState::switching;
+        return switched && one.second.outstanding && row != context_.gated.guests.end() &&
                row->second.record.uuid == guest && context_.now - one.second.switched_at < kFinishPatience;
     });
 }
@@ -242,6 +244,7 @@ void MigrationAgent::commit_switch(const std::string& name, const Row<GuestRecor
         return give_up(name, row, source, row.record.migration->node + " cannot take it any more");
     }
     source.busy = true;
+    source.switched_at = context_.now;
     source.repeat_at = context_.now + kRepeat;
     context_.commit(
         std::move(txn), false, true,
