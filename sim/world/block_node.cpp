@@ -30,6 +30,7 @@ constexpr const char* kNoticeCounters[] = {"notice.attached",
                                            "notice.disk_error",
                                            "notice.lease_lapsed",
                                            "notice.lease_resumed",
+                                           "notice.handover",
                                            "notice.metadata_unknown",
                                            "notice.over_network",
                                            "notice.block_repaired"};

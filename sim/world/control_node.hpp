@@ -160,6 +160,10 @@ class ControlNode {
     void run(const cluster::StartDomain& order);
     void run(const cluster::ShutdownDomain& order);
     void run(const cluster::DestroyDomain& order);
+    void run(const cluster::OpenGate& order);
+    void run(const cluster::CloseGate& order);
+    void run(const cluster::MigrateDomain& order);
+    void run(const cluster::CancelMigration& order);
     void run(const cluster::GuardRegister& order);
     void run(const cluster::GuardRevoked& order);
     void run(const cluster::GuardForget& order);

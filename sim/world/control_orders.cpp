@@ -313,6 +313,18 @@ void ControlNode::run(const DestroyDomain& order) {
     });
 }
 
+// libvirt of this world cannot copy a running guest: every migration is given up.
+void ControlNode::run(const OpenGate& order) {
+    post(GateDone{order.tag, true, "10.0.0.1:1"});
+}
+void ControlNode::run(const CloseGate&) {}
+void ControlNode::run(const MigrateDomain& order) {
+    after(milliseconds(random_.between(20, 2000)), [this, order] {
+        post(MigrateDone{order.tag, false, "the copy broke off", 0});
+    });
+}
+void ControlNode::run(const CancelMigration&) {}
+
 void ControlNode::run(const GuardRegister& order) {
     ha::Register guarded{order.uuid, order.name, {}, order.regrant_possible};
     for (const auto& volume : order.volumes) guarded.volumes.push_back({volume.id, volume.epoch});

@@ -26,7 +26,9 @@ bool MigrationAgent::to_here(const GuestRecord& guest) const {
 bool MigrationAgent::tidying(const GuestId& guest) const {
     return std::ranges::any_of(sources_, [&](const auto& one) {
         const auto row = context_.gated.guests.find(one.first);
-        return one.second.switched && one.second.outstanding && row != context_.gated.guests.end() &&
+        // The record may be seen here before its commit is answered.
+        const bool switched = one.second.switched || one.second.state == SourceState::switching;
+        return switched && one.second.outstanding && row != context_.gated.guests.end() &&
                row->second.record.uuid == guest && context_.now - one.second.switched_at < kTidyPatience;
     });
 }
@@ -244,6 +246,7 @@ void MigrationAgent::commit_switch(const std::string& name, const Row<GuestRecor
     }
     if (!source.outstanding) finish_operation(source.operation, "", source.downtime_ms, txn);
     source.busy = true;
+    source.switched_at = context_.now;
     source.repeat_at = context_.now + kRepeat;
     context_.commit(
         std::move(txn), false, true,
@@ -253,6 +256,7 @@ void MigrationAgent::commit_switch(const std::string& name, const Row<GuestRecor
             at->second.busy = false;
             if (!result.committed) return;
             at->second.switched = true;
+            if (!at->second.outstanding) tell_end(at->second);
             at->second.switched_at = context_.now;
             context_.event("info", "vm.migrated", "vm/" + name,
                            "moved from " + context_.config.name + " to " + to);

@@ -35,12 +35,30 @@ struct Group {  // one etcd cluster
 struct FakeVolume {
     CommittedVolume committed;
     std::uint64_t serving = 0;
+    std::uint64_t refused = 0;
     bool proposed = false;
 };
 
 // over_network: it failed, and that is told and committed; lost: then the peer's node rebooted; unknown: then
 // blockd was restarted; unattached: blockd was restarted and cannot open it.
 enum class FakeDisk { works, over_network, lost, unknown, unattached };
+
+// How libvirt ends a move whose memory was copied: well; or the destination says that the guest runs there,
+// and the source never hears it: it resumes its own domain, or leaves it paused.
+enum class FakeFinish { well, reply_lost, left_paused };
+
+// A domain that libvirt moves. The tunnel ends with either clusterd, and the copy with it.
+struct FakeCopy {
+    enum class Step { copying, stopped, resumed };
+    Tag tag = 0;
+    DomainView domain;
+    std::string from;
+    std::string to;
+    std::uint64_t from_life = 0, to_life = 0;
+    Step step = Step::copying;
+    Instant next;
+    bool over = false;
+};
 
 struct Host {
     std::string name;
@@ -81,6 +99,7 @@ struct Host {
     // Its member was added and has not caught up: what a read of its own disk shows; nothing else answers.
     std::optional<LineageRecord> catches_up;
     std::map<GuestId, DomainView> domains;
+    std::map<GuestId, std::string> gates;  // open ones, with their secrets; this clusterd's
     std::vector<Input> inbox;
     std::vector<std::string> log;
 };
@@ -115,6 +134,7 @@ class World {
     void start_clusterd(const std::string& name) {
         Host& h = host(name);
         ++h.lives;
+        h.gates.clear();
         h.closed = false;
         NodeConfig config;
         config.cluster = ClusterId::from_random(1, 1);
@@ -195,8 +215,27 @@ class World {
         }
         return names;
     }
+    // of whom the vCPUs run
+    std::vector<std::string> running(const std::string& guest) {
+        std::vector<std::string> names;
+        for (const auto& [name, h] : hosts_) {
+            for (const auto& [uuid, domain] : h.domains) {
+                if (domain.name == guest && domain.state == DomainState::running) names.push_back(name);
+            }
+        }
+        return names;
+    }
     const Tables& tables(const std::string& name) { return node(name).tables(); }
 
+    Duration copy_takes = seconds(2);
+    FakeFinish finish = FakeFinish::well;
+    bool gates_fail = false;
+    std::vector<FakeCopy> copies;  // under way
+    // Both domains of a guest that moves may run, one of them without a disk that answers, until the control
+    // plane has seen it; a clusterd that is away prolongs that.
+    Duration twice_for = seconds(3);
+    Duration ran_twice{};  // the longest so far
+    std::size_t destroyed = 0;
     bool bmc_works = true;
     Duration start_takes;   // until then no list shows the domain; zero: it is there at once
     Duration lists_take;    // a list of domains is as old as this when it arrives
@@ -250,6 +289,7 @@ class World {
                 what();
             }
         }
+        move_domains();
         check();
         for (auto& [name, h] : hosts_) {
             if (!h.on || now_ < h.paused_until) continue;
@@ -329,6 +369,8 @@ class World {
             if (h.standalone) view.connection = replication::ConnectionState::standalone;
             view.role = volume.serving != 0 ? replication::Role::primary : replication::Role::secondary;
             view.epoch = volume.serving;
+            view.refused_epoch = volume.refused;
+            await_guest(h, record, view);
             const ReplicaRecord* peer = nullptr;
             for (const auto& replica : record.replicas) {
                 if (replica.node != h.name) peer = &replica;
@@ -376,8 +418,9 @@ class World {
         for (const auto& [name, h] : hosts_) {
             if (!h.on) continue;
             for (const auto& [uuid, domain] : h.domains) {
+                if (domain.state != DomainState::running) continue;
                 const auto [other, fresh] = running.try_emplace(uuid, name);
-                if (!fresh) violations.push_back(domain.name + " runs on " + other->second + " and " + name);
+                if (!fresh) runs_twice(domain, other->second + " and " + name);
             }
             for (const auto& [id, volume] : h.volumes) {
                 if (volume.serving == 0) continue;
@@ -388,6 +431,120 @@ class World {
             }
         }
     }
+    // Only where libvirt has resumed both after a move, and not for long.
+    void runs_twice(const DomainView& domain, const std::string& where) {
+        if (now_ - twice_at_ > milliseconds(100)) twice_since_ = now_;
+        twice_at_ = now_;
+        ran_twice = std::max(ran_twice, now_ - twice_since_);
+        if (!resumed_twice_ || now_ - twice_since_ > twice_for)
+            violations.push_back(domain.name + " runs on " + where);
+    }
+
+    // ---- live migration: what libvirt and the tunnel do
+    void end_copy(FakeCopy& copy, bool ok, const std::string& why) {
+        copy.over = true;
+        Host& from = host(copy.from);
+        if (from.on) domains_changed(from);
+        if (host(copy.to).on) domains_changed(host(copy.to));
+        if (from.on && from.lives == copy.from_life)
+            reply(from, MigrateDone{copy.tag, ok, why, ok ? 120U : 0U});
+    }
+    void set_domain(const std::string& where, const DomainView& domain, DomainState state) {
+        Host& h = host(where);
+        if (!h.on) return;
+        h.domains[domain.uuid] = domain;
+        h.domains[domain.uuid].state = state;
+        domains_changed(h);
+    }
+    void fail_copy(FakeCopy& copy, const std::string& why) {
+        if (host(copy.to).on) host(copy.to).domains.erase(copy.domain.uuid);
+        if (host(copy.from).domains.contains(copy.domain.uuid))
+            set_domain(copy.from, copy.domain, DomainState::running);
+        end_copy(copy, false, why);
+    }
+    bool tunnel(const FakeCopy& copy) {
+        return linked(copy.from, copy.to) && host(copy.from).lives == copy.from_life &&
+               host(copy.to).lives == copy.to_life;
+    }
+    void move_domain(FakeCopy& copy) {
+        const GuestId& uuid = copy.domain.uuid;
+        const bool there = host(copy.to).on && host(copy.to).domains.contains(uuid);
+        if (!host(copy.from).on) {  // what has not arrived whole is dropped
+            if (copy.step != FakeCopy::Step::resumed && there) host(copy.to).domains.erase(uuid);
+            return end_copy(copy, false, "");
+        }
+        const bool here = host(copy.from).domains.contains(uuid);
+        if (copy.step != FakeCopy::Step::resumed) {
+            if (!here || !there || !tunnel(copy)) return fail_copy(copy, "the tunnel to it ended");
+        } else if (!tunnel(copy) || finish == FakeFinish::reply_lost) {
+            resumed_twice_ = true;
+            if (here && finish != FakeFinish::left_paused)
+                set_domain(copy.from, copy.domain, DomainState::running);
+            return end_copy(copy, false, "no answer from the destination");
+        }
+        if (now_ < copy.next) return;
+        if (copy.step == FakeCopy::Step::copying) {
+            set_domain(copy.from, copy.domain, DomainState::paused);
+            copy.step = FakeCopy::Step::stopped;
+            copy.next = now_ + milliseconds(200);
+        } else if (copy.step == FakeCopy::Step::stopped) {
+            set_domain(copy.to, copy.domain, DomainState::running);
+            copy.step = FakeCopy::Step::resumed;
+            copy.next = now_ + milliseconds(300);
+        } else if (finish == FakeFinish::left_paused) {
+            end_copy(copy, false, "no answer from the destination");
+        } else {
+            host(copy.from).domains.erase(uuid);
+            end_copy(copy, true, "");
+        }
+    }
+    void move_domains() {
+        for (std::size_t i = 0; i < copies.size(); ++i) move_domain(copies[i]);
+        std::erase_if(copies, [](const FakeCopy& copy) { return copy.over; });
+    }
+    // The front end of a handover to this node is open, and its guest may ask there already.
+    void await_guest(Host& h, const VolumeRecord& record, replication::View& view) {
+        const auto& handover = record.handover;
+        if (!handover || handover->node != h.name || handover->incarnation != h.incarnation ||
+            h.disk != FakeDisk::works)
+            return;
+        view.incoming_epoch = handover->epoch;
+        for (const auto& [uuid, domain] : h.domains)
+            if (domain.state == DomainState::running && record.owner->purpose == "vm:" + domain.name)
+                view.early_requests = 1;
+    }
+    void run(Host& h, const OpenGate& out) {
+        if (gates_fail) return reply(h, GateDone{out.tag, false, "no port is free"});
+        h.gates[out.uuid] = out.secret;
+        reply(h, GateDone{out.tag, true, h.name + ":7720"});
+    }
+    void run(Host& h, const CloseGate& out) { h.gates.erase(out.uuid); }
+    void run(Host& h, const MigrateDomain& out) {
+        const std::string& to = out.migration.node;
+        const auto gate = host(to).gates.find(out.guest.uuid);
+        const bool open = linked(h.name, to) && out.migration.gate == to + ":7720" &&
+                          gate != host(to).gates.end() && gate->second == out.migration.secret;
+        if (!open || !h.domains.contains(out.guest.uuid) || host(to).domains.contains(out.guest.uuid))
+            return reply(h, MigrateDone{out.tag, false, "the gate is closed", 0}, milliseconds(100));
+        FakeCopy copy;
+        copy.tag = out.tag;
+        copy.domain = h.domains.at(out.guest.uuid);
+        copy.from = h.name;
+        copy.to = to;
+        copy.from_life = h.lives;
+        copy.to_life = host(to).lives;
+        copy.next = now_ + copy_takes;
+        set_domain(to, copy.domain, DomainState::paused);
+        copies.push_back(copy);
+    }
+    void run(Host& h, const CancelMigration& out) {
+        for (FakeCopy& copy : copies) {
+            const bool can = copy.from == h.name && copy.domain.uuid == out.uuid && !copy.over &&
+                             copy.step == FakeCopy::Step::copying;
+            if (can) fail_copy(copy, "cancelled");
+        }
+    }
+
     void propose(Host& h, FakeVolume& volume, const std::string& peer, bool joined) {
         if (joined && !host(peer).volumes.contains(volume.committed.record.id)) return;
         if (joined && host(peer).disk != FakeDisk::works) return;
@@ -594,7 +751,7 @@ class World {
         volume.proposed = false;
         const auto& owner = out.committed.record.owner;
         const bool mine = owner && owner->node == h.name && owner->incarnation == h.incarnation;
-        volume.serving = mine ? owner->epoch : 0;
+        volume.serving = mine && owner->epoch > volume.refused ? owner->epoch : 0;
     }
     void run(Host& h, const BlockdProposalDone& out) {
         auto& volume = h.volumes[out.volume];
@@ -620,6 +777,7 @@ class World {
     void run(Host& h, const BlockdSetAside& out) { reply(h, BlockdDone{out.tag, true, "", ""}); }
     void run(Host& h, const BlockdRelease& out) {
         h.volumes[out.volume].serving = 0;
+        h.volumes[out.volume].refused = std::max(h.volumes[out.volume].refused, out.epoch);
         reply(h, BlockdDone{out.tag, true, "", ""});
     }
     void run(Host& h, const BlockdCloseAll& out) {
@@ -661,6 +819,7 @@ class World {
         domains_changed(h);
     }
     void run(Host& h, const DestroyDomain& out) {
+        ++destroyed;
         h.domains.erase(out.uuid);
         reply(h, DomainDone{out.tag, true, ""});
         domains_changed(h);
@@ -675,6 +834,9 @@ class World {
     void run(Host& h, const LeaveDone& out) { h.log.push_back(out.ok ? "left" : out.detail); }
 
     bool witness_;
+    bool resumed_twice_ = false;  // libvirt did, once
+    Instant twice_at_;
+    Instant twice_since_;
     std::map<VolumeId, std::uint64_t> acknowledged_;
     std::map<std::string, Host> hosts_;
     std::shared_ptr<Group> first_;
