@@ -202,7 +202,7 @@ Result<ApiCommand> vm_migrate(const std::string& name, Fields& fields) {
     out.node = fields.text("node", false);
     out.bandwidth_bytes = fields.number("bandwidth_bytes", false, 0, std::uint64_t{1} << 40);
     out.downtime_ms = static_cast<std::uint32_t>(fields.number("downtime_ms", false, 300, 60000));
-    out.auto_converge = !fields.has("auto_converge") || fields.flag("auto_converge", false);
+    out.auto_converge = fields.flag("auto_converge", true);
     return finished(fields, std::move(out));
 }
 

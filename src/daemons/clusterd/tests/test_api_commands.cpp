@@ -49,7 +49,20 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{"vm.stop", "a", R"({"mode":"hard"})", "'mode'"},
         Bad{"fence.set", "a", R"({"node":"node1","agent":"fence_ipmilan"})", "'options' is missing"},
         Bad{"fence.set", "a", R"({"node":"node1","agent":"fence_ipmilan","options":{"ip":1}})", "options.ip"},
-        Bad{"node.confirm-down", "node2", "{}", "'confirm_name' is missing"}));
+        Bad{"node.confirm-down", "node2", "{}", "'confirm_name' is missing"},
+        Bad{"vm.migrate", "web1", R"({"node":"Node2"})", "node"},
+        Bad{"vm.migrate", "web1", R"({"node":2})", "'node' must be a text"},
+        Bad{"vm.migrate", "web1", R"({"bandwidth_bytes":4096})", "bandwidth_bytes"},
+        Bad{"vm.migrate", "web1", R"({"bandwidth_bytes":1099511627777})", "bandwidth_bytes"},
+        Bad{"vm.migrate", "web1", R"({"downtime_ms":0})", "downtime_ms"},
+        Bad{"vm.migrate", "web1", R"({"downtime_ms":60001})", "downtime_ms"},
+        Bad{"vm.migrate", "web1", R"({"downtime_ms":4294967297})", "downtime_ms"},
+        Bad{"vm.migrate", "web1", R"({"auto_converge":1})", "'auto_converge' must be true or false"},
+        Bad{"vm.migrate", "web1", R"({"live":true})", "'live' is not known"},
+        Bad{"vm.migrate-cancel", "web1", R"({"node":"node2"})", "'node' is not known"},
+        Bad{"vm.migrate-cancel", "WEB1", "{}", "name"},
+        Bad{"node.drain", "node1", R"({"confirm_name":"node1"})", "'confirm_name' is not known"},
+        Bad{"node.drain", "../etc", "{}", "node"}, Bad{"node.undrain", "", "{}", "node"}));
 
 TEST(ApiCommands, WhatTheCommandLineSendsIsUnderstood) {
     const auto volume =
@@ -74,15 +87,91 @@ TEST(ApiCommands, WhatTheCommandLineSendsIsUnderstood) {
     EXPECT_FALSE(parse_operation_id(with_id));
 }
 
+TEST(ApiCommands, MovingIsUnderstood) {
+    const auto plain = parse_command("vm.migrate", request("web1", "{}"));
+    ASSERT_TRUE(plain) << plain.error().message;
+    const auto& simple = std::get<cluster::GuestMigrate>(*plain);
+    EXPECT_EQ(simple.name, "web1");
+    EXPECT_EQ(simple.node, "");
+    EXPECT_EQ(simple.bandwidth_bytes, 0U);
+    EXPECT_EQ(simple.downtime_ms, 300U);
+    EXPECT_TRUE(simple.auto_converge);
+    const auto full = parse_command(
+        "vm.migrate",
+        request("web1",
+                R"({"node":"node2","bandwidth_bytes":104857600,"downtime_ms":50,"auto_converge":false})"));
+    ASSERT_TRUE(full) << full.error().message;
+    const auto& migrate = std::get<cluster::GuestMigrate>(*full);
+    EXPECT_EQ(migrate.node, "node2");
+    EXPECT_EQ(migrate.bandwidth_bytes, 100U << 20);
+    EXPECT_EQ(migrate.downtime_ms, 50U);
+    EXPECT_FALSE(migrate.auto_converge);
+    const auto cancel = parse_command("vm.migrate-cancel", request("web1", "{}"));
+    ASSERT_TRUE(cancel) << cancel.error().message;
+    EXPECT_EQ(std::get<cluster::GuestMigrateCancel>(*cancel).name, "web1");
+    const auto drain = parse_command("node.drain", request("node1", "{}"));
+    ASSERT_TRUE(drain) << drain.error().message;
+    EXPECT_EQ(std::get<cluster::NodeDrain>(*drain).node, "node1");
+    const auto undrain = parse_command("node.undrain", request("node1", "{}"));
+    ASSERT_TRUE(undrain) << undrain.error().message;
+    EXPECT_EQ(std::get<cluster::NodeUndrain>(*undrain).node, "node1");
+}
+
 TEST(ApiJson, TimesAreRfc3339) {
     EXPECT_EQ(time_text(1700000000123), "2023-11-14T22:13:20.123Z");
 }
 
-TEST(ApiJson, SecretsAreNeverGivenOut) {
+struct ApiJsonOf : ::testing::Test {
     const Settings settings;
-    const Renderer renderer(
-        settings, [](const std::string&, const std::string&) { return -1; },
-        [](const std::string&) { return 0; });
+    const Renderer renderer{settings, [](const std::string&, const std::string&) { return -1; },
+                            [](const std::string&) { return 0; }};
+};
+
+TEST_F(ApiJsonOf, AGuestThatMovesSaysWhereTo) {
+    cluster::GuestView view;
+    view.name = "web1";
+    EXPECT_TRUE(renderer.guest(view)["migration"].is_null());
+    MigrationRecord migration;
+    migration.node = "node2";
+    migration.phase = MigrationPhase::prepared;
+    migration.cancel = true;
+    migration.gate = "192.0.2.2:7799";
+    migration.secret = "0123456789abcdef0123456789abcdef";
+    view.migration = migration;
+    const Json expected{{"node", "node2"}, {"phase", "prepared"}, {"cancel", true}};
+    EXPECT_EQ(renderer.guest(view)["migration"], expected);
+}
+
+TEST_F(ApiJsonOf, AFinishedMigrationTellsItsPause) {
+    cluster::StatusView status;
+    status.guests.emplace_back();
+    status.guests[0].name = "web1";
+    status.guests[0].node = "node2";
+    OperationRecord record;
+    record.kind = "vm.migrate";
+    record.object = "vm/web1";
+    record.state = OperationState::running;
+    record.step = "copying memory to node2: 45 % of 1228 MiB, 118 MiB/s";
+    EXPECT_EQ(renderer.operation(record, status, {})["step"], record.step);
+    EXPECT_TRUE(renderer.operation(record, status, {})["result"].is_null());
+    record.state = OperationState::succeeded;
+    const auto unknown = renderer.operation(record, status, {})["result"];
+    EXPECT_EQ(unknown["node"], "node2");
+    EXPECT_TRUE(unknown["downtime_ms"].is_null());
+    record.result["downtime_ms"] = "84";
+    EXPECT_EQ(renderer.operation(record, status, {})["result"]["downtime_ms"], 84);
+    record.kind = "vm.start";
+    EXPECT_FALSE(renderer.operation(record, status, {})["result"].contains("downtime_ms"));
+}
+
+TEST_F(ApiJsonOf, ADrainedNodeSaysSo) {
+    cluster::NodeView view;
+    EXPECT_EQ(renderer.node(view)["drained"], false);
+    view.drained = true;
+    EXPECT_EQ(renderer.node(view)["drained"], true);
+}
+
+TEST_F(ApiJsonOf, SecretsAreNeverGivenOut) {
     cluster::FenceDeviceView view;
     view.device.name = "bmc1";
     view.device.secrets["password"] = "s3cret";
