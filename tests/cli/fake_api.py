@@ -361,6 +361,43 @@ class FakeCluster:
             return target
         return self.operation("vm.stop", f"vm/{path['name']}", work, query.get("operation_id"))
 
+    def migrateVm(self, path, query, body):
+        target = self.one("vms", path["name"])
+        to = body.get("node") or {"node1": "node2", "node2": "node1"}.get(target["node"])
+        if target["node"] is None:
+            raise ApiError("failed_precondition", f"guest {path['name']} does not run; 'gemel vm start {path['name']}' starts it")
+        if to == target["node"]:
+            raise ApiError("failed_precondition", f"guest {path['name']} runs on {to} already")
+        self.asked_to_migrate = body
+
+        def work():
+            target["node"] = to
+            return {**target, "downtime_ms": 84}
+        return self.operation("vm.migrate", f"vm/{path['name']}", work, query.get("operation_id"))
+
+    def cancelMigration(self, path, query, body):
+        target = self.one("vms", path["name"])
+        if not target.get("migration"):
+            raise ApiError("failed_precondition", f"guest {path['name']} is not moving; nothing to cancel")
+
+        def work():
+            target["migration"] = None
+            return target
+        return self.operation("vm.migrate-cancel", f"vm/{path['name']}", work, query.get("operation_id"))
+
+    def set_drained(self, path, query, drained):
+        target = self.one("nodes", path["name"])
+
+        def work():
+            target["drained"] = drained
+        return self.operation("node.drain" if drained else "node.undrain", f"node/{path['name']}", work, query.get("operation_id"))
+
+    def drainNode(self, path, query, body):
+        return self.set_drained(path, query, True)
+
+    def undrainNode(self, path, query, body):
+        return self.set_drained(path, query, False)
+
     def getConsole(self, path, query, body):
         target = self.one("vms", path["name"])
         if target["node"] is None:

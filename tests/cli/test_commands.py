@@ -118,6 +118,20 @@ class Requests(CliTest):
         self.assertEqual(json.loads(self.good("volume", "list", "--json")), {"volumes": self.fake.status["volumes"]})
         self.assertEqual(json.loads(self.good("vm", "show", "web1", "--json")), self.fake.status["vms"][0])
 
+    def test_a_guest_is_moved_and_a_node_drained(self):
+        self.assertEqual(self.good("vm", "migrate", "web1", "node2", "--bandwidth", "100M", "--downtime", "50"),
+                         "guest web1 runs on node2; it paused for 84 ms\n")
+        self.assertEqual(self.fake.asked_to_migrate,
+                         {"node": "node2", "bandwidth_bytes": 100 << 20, "downtime_ms": 50, "auto_converge": True})
+        moved = json.loads(self.good("vm", "migrate", "web1", "--no-auto-converge", "--json"))
+        self.assertEqual((moved["node"], moved["downtime_ms"], self.fake.asked_to_migrate["auto_converge"]), ("node1", 84, False))
+        self.fake.one("vms", "web1")["migration"] = {"node": "node2", "phase": "prepared", "cancel": False}
+        self.assertRegex(self.good("vm", "show", "web1"), r"moves to +node2 \(prepared\)")
+        self.assertEqual(self.good("vm", "migrate", "web1", "--cancel"), "guest web1 stays where it is\n")
+        self.assertIn("no guest runs on node1", self.good("node", "drain", "node1"))
+        self.assertTrue(self.fake.one("nodes", "node1")["drained"])
+        self.assertEqual(self.good("node", "undrain", "node1"), "node1 takes guests again\n")
+
     def test_version(self):
         self.assertRegex(self.good("version"), r"gemel 0\.\d+\.\d+ \(API 1\)\ngemel-clusterd 0.1.0 \(API 1.0\), node node1, cluster demo")
 
@@ -448,7 +462,7 @@ class Documentation(CliTest):
     def test_every_command_of_the_contract_is_there(self):
         wanted = {"status", "node list", "node show", "node confirm-down", "node leave", "cluster start", "volume create", "volume list",
                   "volume show", "volume delete", "volume export", "volume force-uptodate", "volume resolve", "vm create",
-                  "vm import", "vm list", "vm show", "vm start", "vm stop", "vm console", "vm delete", "fence set", "fence test",
+                  "vm import", "vm list", "vm show", "vm start", "vm stop", "vm migrate", "node drain", "node undrain", "vm console", "vm delete", "fence set", "fence test",
                   "fence list", "events", "explain vm", "explain node", "explain volume", "sandbox", "help", "version"}
         self.assertLessEqual({f"gemel {words}" for words in wanted}, set(self.commands()))
 

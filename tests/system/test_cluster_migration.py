@@ -4,12 +4,10 @@ What must hold afterwards, whatever was done: the guest runs on exactly one node
 it had said was written, its disk gave it no error, and the replicas are equal.
 """
 import re
-import time
 
 from lib import long_test, time_limit, wait_for
 from lib.cluster import NODES, Cluster, check, story
 from lib.load import now
-from lib.sandbox import POLL_S
 from lib.tiny_guest import TinyGuest
 
 GUEST = "tiny"
@@ -165,8 +163,7 @@ def interrupted_at(box, moving, fault, after_s):
     """At some moment of a migration at full speed: begin, prepare, copy, switchover, finish, confirm all lie within two seconds."""
     process = moving.begin()
     until = now() + after_s
-    while now() < until:
-        time.sleep(POLL_S / 10)   # the moment itself is what is tried
+    wait_for(lambda: now() >= until, after_s + 5, "the moment that is tried")
     fault(moving)
     moving.one_of_them()
     process.kill()
