@@ -98,8 +98,12 @@ void GuestAgent::drop_intruders() {
         auto& repeat = destroying_[guest.uuid];
         if (context_.now < repeat) continue;
         repeat = context_.now + kStopRepeat;
-        context_.event("error", "vm.no-right", "vm/" + name,
-                       "its domain runs here without a lease: destroyed");
+        if (domain(guest.uuid)->state == DomainState::paused) {
+            context_.log("info", "vm/" + name + ": what a migration left here is destroyed");
+        } else {
+            context_.event("error", "vm.no-right", "vm/" + name,
+                           "its domain runs here without a lease: destroyed");
+        }
         const Tag tag = context_.tag();
         context_.domain_waits[tag] = [](const DomainDone&) {};
         context_.emit(DestroyDomain{tag, guest.uuid, "no right to run here"});

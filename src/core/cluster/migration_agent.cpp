@@ -123,6 +123,7 @@ void MigrationAgent::source(const std::string& name, const Row<GuestRecord>& row
             if (reason.empty() && context_.now - source.since > kOpenPatience)
                 reason = migration.node + " did not get ready to take it within 30 s";
             if (!reason.empty()) return give_up(name, row, source, reason);
+            if (!context_.domains_known) return;
             // A process of before may have got further: then the guest may be there already.
             const DomainView* here = domain(row.record.uuid);
             const bool runs = here != nullptr && here->state == DomainState::running;

@@ -87,6 +87,10 @@ class Cluster(Sandbox):
         except ValueError:
             return None
 
+    def json_of(self, host, *arguments, timeout_s=60):
+        """The answer of a command that must succeed."""
+        return json.loads(self.gemel(host, *arguments, "--json", timeout_s=timeout_s).stdout)
+
     def state(self, host):
         return self.json(host, "status") or {}
 
