@@ -68,7 +68,8 @@ std::string verdict(const Json& status, Colour& colour) {
     colour = count["critical"] + count["error"] > 0 ? Colour::bad : Colour::warn;
     if (!words.empty()) return words;
     colour = Colour::good;
-    words = settled(status) ? "all is well" : "no problems; work is under way";
+    if (!settled(status)) return "no problems; work is under way";
+    words = "all is well";
     for (const Json& node : list_of(status, "nodes")) {
         if (!flag_of(node, "drained")) continue;
         words += fmt::format("; {} is drained", text_of(node, "name"));
@@ -297,7 +298,7 @@ std::string vm_table(const Json& status, const ScreenOptions& options) {
     return table_of({"GUEST", "STATE", "NODE", "CPUS", "MEMORY", "VOLUMES"}, std::move(rows), options);
 }
 
-// "resync web1 from node1 to node2": whoever of the two it is that knows how far it is.
+// "resync volume/web1, node1 to node2": whoever of the two it is that knows how far it is.
 std::string resync_line(const Json& volume, const Json& replica) {
     const Json& resync = object_of(replica, "resync");
     const std::int64_t total = number_of(resync, "total_bytes");
@@ -308,8 +309,8 @@ std::string resync_line(const Json& volume, const Json& replica) {
     for (const Json& one : list_of(volume, "replicas"))
         if (text_of(one, "node") != here) other = text_of(one, "node");
     if (text_of(replica, "connection") != "SyncSource") std::swap(here, other);
-    std::string line = fmt::format("resync volume/{} from {} to {}: {} %, {} of {}", text_of(volume, "name"),
-                                   here, other, done * 100 / total, human_size(done), human_size(total));
+    std::string line = fmt::format("resync volume/{}, {} to {}: {} % of {}", text_of(volume, "name"), here,
+                                   other, done * 100 / total, human_size(total));
     const std::int64_t rate = number_of(resync, "rate_bytes_per_s");
     if (rate > 0 && total >= done)
         line +=

@@ -20,12 +20,15 @@ namespace {
 constexpr auto kProgressAfter = std::chrono::seconds(2);
 constexpr auto kProgressEvery = std::chrono::seconds(10);
 volatile std::sig_atomic_t interrupt_seen = 0;
+volatile std::sig_atomic_t resize_seen = 0;
 
 void note_interrupt(int) {
     interrupt_seen = 1;
 }
 
-void note_resize(int) {}
+void note_resize(int) {
+    resize_seen = 1;
+}
 
 // A line with its escape sequences, at most so many visible characters (bytes of UTF-8 that go on are none).
 std::string cut_line(const std::string& line, std::size_t columns) {
@@ -72,7 +75,8 @@ void wait_for_redraw(int ms) {
     for (const int signal : {SIGINT, SIGTERM, SIGWINCH}) sigaddset(&awaited, signal);
     sigprocmask(SIG_BLOCK, &awaited, &before);
     const timespec time{ms / 1000, static_cast<long>(ms % 1000) * 1'000'000};
-    if (!interrupted()) ppoll(nullptr, 0, &time, &before);
+    if (!interrupted() && resize_seen == 0) ppoll(nullptr, 0, &time, &before);
+    resize_seen = 0;
     sigprocmask(SIG_SETMASK, &before, nullptr);
 }
 
@@ -143,12 +147,12 @@ void FullScreen::draw(const std::string& text) {
     if (rows > 1 && lines.size() > rows) {
         const std::size_t hidden = lines.size() - rows + 1;
         lines.resize(rows - 1);
-        lines.push_back(fmt::format("({} more lines: the window is too small for them)", hidden));
+        lines.push_back(fmt::format("({} more lines do not fit here)", hidden));
     }
     std::string out = "\x1b[H";
     for (std::size_t i = 0; i < lines.size(); ++i) {
         // no newline after the last row: it would scroll
-        out += (i == 0 ? "" : "\r\n") + (columns == 0 ? lines[i] : cut_line(lines[i], columns)) + "\x1b[K";
+        out += (i == 0 ? "" : "\n") + (columns == 0 ? lines[i] : cut_line(lines[i], columns)) + "\x1b[K";
     }
     terminal_.print(out + "\x1b[J");
 }

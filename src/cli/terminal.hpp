@@ -79,8 +79,8 @@ void catch_interrupts();
 bool interrupted();
 // returns early when interrupted
 void wait_ms(int ms);
-// Returns at once where an interrupt was noted before, however short, and early where the terminal's size
-// changes.
+// Returns early also where the terminal's size has changed since the last call; no signal is missed, however
+// long the wait.
 void wait_for_redraw(int ms);
 
 }  // namespace gemel::cli
