@@ -17,6 +17,13 @@ constexpr int kPollMs = 100;
 constexpr int kSilenceMs = 30'000;  // how long an operation may be unreadable before we stop waiting for it
 constexpr const char* kApiMajor = "1.";
 
+bool is_final(const Json& operation) {
+    const std::string state = text_of(operation, "state");
+    return state == "succeeded" || state == "failed";
+}
+
+}  // namespace
+
 std::string progress_detail(const Json& operation) {
     const Json& progress = object_of(operation, "progress");
     const std::int64_t done = number_of(progress, "done");
@@ -30,11 +37,6 @@ std::string progress_detail(const Json& operation) {
     return step.empty() ? amount : fmt::format("{}, {}", step, amount);
 }
 
-bool is_final(const Json& operation) {
-    const std::string state = text_of(operation, "state");
-    return state == "succeeded" || state == "failed";
-}
-
 Result<Json> outcome_of(const Json& operation) {
     if (text_of(operation, "state") == "succeeded") {
         return has(operation, "result") ? operation.at("result") : Json(nullptr);
@@ -42,8 +44,6 @@ Result<Json> outcome_of(const Json& operation) {
     return tl::unexpected<Error>(
         error_of_answer(500, object_of(operation, "error").dump(), text_of(operation, "kind")));
 }
-
-}  // namespace
 
 int exit_code_of(ErrorCode code) {
     switch (code) {
@@ -97,18 +97,25 @@ Result<Json> Context::get(const std::string& target) {
 
 Result<Json> Context::change(const std::string& method, const std::string& target, Json body,
                              const std::string& words) {
-    return run_change({method, target, std::move(body), make_operation_id()}, words, true);
+    return run_change(method, target, std::move(body), {words, true, {}, {}});
 }
 
 Result<Json> Context::finish(const std::string& method, const std::string& target, Json body,
                              const std::string& words) {
-    return run_change({method, target, std::move(body), make_operation_id()}, words, false);
+    return run_change(method, target, std::move(body), {words, false, {}, {}});
 }
 
-Result<Json> Context::run_change(const Request& request, const std::string& words,
-                                 bool stop_when_interrupted) {
+Result<Json> Context::run_change(const std::string& method, const std::string& target, Json body,
+                                 const Wait& wait) {
+    auto operation = begin(method, target, std::move(body));
+    if (operation) operation = follow(std::move(*operation), wait);
+    return operation ? outcome_of(*operation) : operation;
+}
+
+Result<Json> Context::begin(const std::string& method, const std::string& target, Json body) {
     auto api = open();
     if (!api) return tl::unexpected<Error>(api.error());
+    const Request request{method, target, std::move(body), make_operation_id()};
     auto operation = (*api)->call(request);
     if (!operation && operation.error().code == ErrorCode::unavailable) {
         // The request may have arrived although its answer did not: the outcome is read by its id. Where that
@@ -117,22 +124,24 @@ Result<Json> Context::run_change(const Request& request, const std::string& word
         if (!found) return operation;
         operation = std::move(found);
     }
-    if (!operation) return operation;
-    return follow(std::move(*operation), words, stop_when_interrupted);
+    return operation;
 }
 
-Result<Json> Context::follow(Json operation, const std::string& words, bool stop_when_interrupted) {
+Result<Json> Context::follow(Json operation, const Wait& wait) {
     Progress progress(terminal);
     const std::string id = text_of(operation, "id");
     auto last_answer = std::chrono::steady_clock::now();
     while (!is_final(operation)) {
-        if (stop_when_interrupted && interrupted()) {
+        if (wait.stop_when_interrupted && interrupted()) {
             return fail(ErrorCode::timed_out,
-                        fmt::format("stopped waiting while {}; the cluster goes on with it: "
-                                    "'gemel status' shows how far it is",
-                                    words));
+                        wait.when_interrupted
+                            ? wait.when_interrupted()
+                            : fmt::format("stopped waiting while {}; the cluster goes on with it: "
+                                          "'gemel status' shows how far it is",
+                                          wait.words));
         }
-        progress.show(words, progress_detail(operation));
+        progress.show(wait.words,
+                      wait.detail ? wait.detail(operation, progress) : progress_detail(operation));
         wait_ms(kPollMs);
         auto next = client_->get("/v1/operations/" + id);
         const auto now = std::chrono::steady_clock::now();
@@ -146,10 +155,10 @@ Result<Json> Context::follow(Json operation, const std::string& words, bool stop
                 ErrorCode::timed_out,
                 fmt::format("gemel-clusterd stopped answering while {}; the outcome is not known: look with "
                             "'gemel status' when it answers again",
-                            words));
+                            wait.words));
         }
     }
-    return outcome_of(operation);
+    return operation;
 }
 
 Result<std::string> Context::confirm_plan(const std::string& action, const std::string& object,

@@ -26,6 +26,19 @@ enum ExitCode : int {
 };
 int exit_code_of(ErrorCode code);
 
+// How an operation is waited for.
+struct Wait {
+    std::string words;                  // what is being done, for progress: "creating volume web1"
+    bool stop_when_interrupted = true;  // else it is seen through to its end: undoing
+    // What an interrupted wait says; empty: that the cluster goes on with it.
+    std::function<std::string()> when_interrupted;
+    // Called at each look at the operation: what changes, for progress. Empty: its step and its numbers.
+    std::function<std::string(const Json& operation, Progress& progress)> detail;
+};
+std::string progress_detail(const Json& operation);
+// The result of a finished operation (may be null), or its error.
+Result<Json> outcome_of(const Json& operation);
+
 struct Context {
     Terminal terminal;
     std::string socket_path;
@@ -42,6 +55,9 @@ struct Context {
     // The same without giving up when interrupted: for undoing, and for what must not be left half way.
     Result<Json> finish(const std::string& method, const std::string& target, Json body,
                         const std::string& words);
+    // The same in two steps: the operation as it was accepted; the operation when it has ended, well or not.
+    Result<Json> begin(const std::string& method, const std::string& target, Json body);
+    Result<Json> follow(Json operation, const Wait& wait);
 
     // Shows the server's plan and gets the object's name from the user (or --confirm). parameters: what the
     // plan needs besides, like "&node=node1". Answers the name to send, or failed_precondition, nothing
@@ -55,8 +71,8 @@ struct Context {
     void print_json(const Json& value) { terminal.print(value.dump(2) + "\n"); }
 
   private:
-    Result<Json> run_change(const Request& request, const std::string& words, bool stop_when_interrupted);
-    Result<Json> follow(Json operation, const std::string& words, bool stop_when_interrupted);
+    Result<Json> run_change(const std::string& method, const std::string& target, Json body,
+                            const Wait& wait);
 
     std::unique_ptr<ApiClient> client_;
 };

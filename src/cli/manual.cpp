@@ -32,6 +32,9 @@ std::string placeholder(const CLI::Option* option) {
     if (long_name == "memory" || long_name == "new-disk") return "SIZE";
     if (long_name == "option") return "NAME=VALUE";
     if (long_name == "secret-file") return "NAME=FILE";
+    if (long_name == "bandwidth") return "RATE";
+    if (long_name == "downtime") return "MS";
+    if (long_name == "watch") return "SECONDS";
     std::string upper = long_name;
     std::transform(upper.begin(), upper.end(), upper.begin(),
                    [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
@@ -42,7 +45,9 @@ std::string term_of(const CLI::Option* option) {
     std::string term;
     for (const auto& name : option->get_snames()) term += (term.empty() ? "-" : ", -") + name;
     for (const auto& name : option->get_lnames()) term += (term.empty() ? "--" : ", --") + name;
-    if (option->get_items_expected_max() != 0) term += " " + placeholder(option);
+    const bool may_be_left_out = option->get_items_expected_min() == 0;
+    if (option->get_items_expected_max() != 0)
+        term += may_be_left_out ? fmt::format(" [{}]", placeholder(option)) : " " + placeholder(option);
     return term;
 }
 

@@ -68,7 +68,14 @@ std::string verdict(const Json& status, Colour& colour) {
     colour = count["critical"] + count["error"] > 0 ? Colour::bad : Colour::warn;
     if (!words.empty()) return words;
     colour = Colour::good;
-    return settled(status) ? "all is well" : "no problems; work is under way";
+    if (!settled(status)) return "no problems; work is under way";
+    words = "all is well";
+    for (const Json& node : list_of(status, "nodes")) {
+        if (!flag_of(node, "drained")) continue;
+        words += fmt::format("; {} is drained", text_of(node, "name"));
+        colour = Colour::warn;
+    }
+    return words;
 }
 
 std::string headline(const Json& status, bool colours) {
@@ -187,8 +194,9 @@ std::string table_of(std::vector<std::string> header, std::vector<Row> rows, con
     return out;
 }
 
-Colour node_colour(const std::string& state) {
-    if (state == "online") return Colour::good;
+Colour node_colour(const Json& node) {
+    const std::string state = text_of(node, "state", "unknown");
+    if (state == "online") return flag_of(node, "drained") ? Colour::warn : Colour::good;
     return state == "joining" || state == "left" ? Colour::warn : Colour::bad;
 }
 
@@ -212,7 +220,7 @@ std::string node_table(const Json& status, const ScreenOptions& options) {
         Row row;
         row.attention = state != "online" || fencing_bad || links_bad;
         row.cells = {{name, Colour::plain},
-                     {state, node_colour(state)},
+                     {node_words(node), node_colour(node)},
                      {flag_of(node, "voter") ? "yes" : "no", Colour::plain},
                      {links, links_bad ? Colour::warn : Colour::plain},
                      {fencing, fencing_bad ? Colour::bad : Colour::plain},
@@ -270,7 +278,6 @@ std::string vm_table(const Json& status, const ScreenOptions& options) {
     for (const Json& vm : list_of(status, "vms")) {
         const std::string state = text_of(vm, "state", "unknown");
         const bool runs = state == "running" || state == "idle";
-        const std::string phase = text_of(vm, "phase");
         std::string disks;
         for (const Json& disk : list_of(vm, "disks")) {
             disks += (disks.empty() ? "" : ",") + text_of(disk, "volume");
@@ -278,10 +285,9 @@ std::string vm_table(const Json& status, const ScreenOptions& options) {
         Row row;
         row.attention = !as_wanted(vm);
         if (row.attention) row.note = text_of(vm, "why");
-        const std::string words = phase.empty() ? state : fmt::format("{} ({})", state, phase);
         const Colour colour = row.attention ? Colour::bad : (runs ? Colour::good : Colour::plain);
         row.cells = {{text_of(vm, "name"), Colour::plain},
-                     {words, colour},
+                     {vm_words(vm), colour},
                      {text_of(vm, "node", "-"), Colour::plain},
                      {std::to_string(number_of(vm, "vcpus")), Colour::plain},
                      {human_size(number_of(vm, "memory_bytes")), Colour::plain},
@@ -292,19 +298,49 @@ std::string vm_table(const Json& status, const ScreenOptions& options) {
     return table_of({"GUEST", "STATE", "NODE", "CPUS", "MEMORY", "VOLUMES"}, std::move(rows), options);
 }
 
-std::string operation_lines(const Json& status, bool colours) {
-    std::string out;
-    for (const Json& operation : list_of(status, "operations")) {
-        const Json& progress = object_of(operation, "progress");
-        const std::int64_t total = number_of(progress, "total");
-        std::string words = text_of(operation, "step");
-        if (total > 0) {
-            words +=
-                fmt::format("{}{} %", words.empty() ? "" : ", ", number_of(progress, "done") * 100 / total);
-        }
-        out += fmt::format("{} {}{}{}\n", text_of(operation, "kind"), text_of(operation, "object"),
-                           words.empty() ? "" : ": ", words);
+// "resync volume/web1, node1 to node2": whoever of the two it is that knows how far it is.
+std::string resync_line(const Json& volume, const Json& replica) {
+    const Json& resync = object_of(replica, "resync");
+    const std::int64_t total = number_of(resync, "total_bytes");
+    const std::int64_t done = number_of(resync, "done_bytes");
+    if (total <= 0) return "";
+    std::string here = text_of(replica, "node");
+    std::string other;
+    for (const Json& one : list_of(volume, "replicas"))
+        if (text_of(one, "node") != here) other = text_of(one, "node");
+    if (text_of(replica, "connection") != "SyncSource") std::swap(here, other);
+    std::string line = fmt::format("resync volume/{}, {} to {}: {} % of {}", text_of(volume, "name"), here,
+                                   other, done * 100 / total, human_size(total));
+    const std::int64_t rate = number_of(resync, "rate_bytes_per_s");
+    if (rate > 0 && total >= done)
+        line +=
+            fmt::format(", {}/s, {} left", human_size(rate), human_duration((total - done) / rate * 1000));
+    return line;
+}
+
+std::string operation_line(const Json& operation) {
+    const Json& progress = object_of(operation, "progress");
+    const std::int64_t total = number_of(progress, "total");
+    std::string words = text_of(operation, "step");
+    if (total > 0) {
+        words += fmt::format("{}{} %", words.empty() ? "" : ", ", number_of(progress, "done") * 100 / total);
     }
+    return fmt::format("{} {}{}{}", text_of(operation, "kind"), text_of(operation, "object"),
+                       words.empty() ? "" : ": ", words);
+}
+
+std::string under_way(const Json& status, bool colours) {
+    std::string out;
+    const auto add = [&](const std::string& text) {
+        bool first = true;
+        for (const auto& line : wrap(text, kWidth - 4)) {
+            out += (first ? "" : "    ") + line + "\n";
+            first = false;
+        }
+    };
+    for (const Json& operation : list_of(status, "operations")) add(operation_line(operation));
+    for (const Json& volume : list_of(status, "volumes"))
+        for (const Json& replica : list_of(volume, "replicas")) add(resync_line(volume, replica));
     return out.empty() ? out : "\n" + paint(Colour::bold, "UNDER WAY", colours) + "\n" + out;
 }
 
@@ -361,11 +397,28 @@ std::string link_words(const Json& node) {
                               : fmt::format("{} of {} down", down, links.size());
 }
 
+std::string node_words(const Json& node) {
+    const std::string state = text_of(node, "state", "unknown");
+    if (!flag_of(node, "drained")) return state;
+    return state == "online" ? "drained" : state + ", drained";
+}
+
+std::string vm_words(const Json& vm) {
+    const std::string state = text_of(vm, "state", "unknown");
+    const std::string phase = text_of(vm, "phase");
+    const Json& migration = object_of(vm, "migration");
+    if (!migration.empty() && phase.empty()) {
+        const std::string words =
+            flag_of(migration, "cancel") ? "cancelling its migration to " : "migrating to ";
+        return (state == "running" ? "" : state + ", ") + words + text_of(migration, "node", "?");
+    }
+    return phase.empty() ? state : fmt::format("{} ({})", state, phase);
+}
+
 std::string render_status(const Json& status, const ScreenOptions& options) {
     return headline(status, options.colours) + problems(status, options.colours) +
            store_lines(status, options.colours) + node_table(status, options) +
-           volume_table(status, options) + vm_table(status, options) +
-           operation_lines(status, options.colours);
+           volume_table(status, options) + vm_table(status, options) + under_way(status, options.colours);
 }
 
 }  // namespace gemel::cli

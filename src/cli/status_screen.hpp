@@ -20,5 +20,7 @@ std::string render_status(const Json& status, const ScreenOptions& options);
 std::string replica_words(const Json& volume, const Json& replica);
 std::string fencing_words(const Json& node);
 std::string link_words(const Json& node);
+std::string node_words(const Json& node);  // its state; "drained" where it is online and takes no guests
+std::string vm_words(const Json& vm);      // its state, or where it is migrating to
 
 }  // namespace gemel::cli

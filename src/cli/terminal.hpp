@@ -19,7 +19,11 @@ class Terminal {
     bool output_is_terminal() const { return output_is_terminal_; }
     bool output_colours() const { return output_is_terminal_ && colours_wanted_; }
     bool error_colours() const { return error_is_terminal_ && colours_wanted_; }
-    int rows() const;  // of the output's terminal; 0 where it is none
+    // of the output's terminal, now; 0 where it is none
+    int rows() const;
+    int columns() const;
+    // nobody reads standard output any more: what prints without end stops
+    bool output_gone() const { return output_gone_; }
 
     void print(const std::string& text);  // to standard output, as it is
     void note(const std::string& line);   // to standard error, a newline is added
@@ -31,6 +35,22 @@ class Terminal {
     bool output_is_terminal_;
     bool error_is_terminal_;
     bool colours_wanted_;
+    bool output_gone_ = false;
+};
+
+// The terminal's other screen, without a cursor, for what is drawn again and again; what was there before
+// comes back when it is destroyed. Only for an output that is a terminal.
+class FullScreen {
+  public:
+    explicit FullScreen(Terminal& terminal);
+    FullScreen(const FullScreen&) = delete;
+    FullScreen& operator=(const FullScreen&) = delete;
+    ~FullScreen();
+    // From the top, cut to the terminal's rows and columns; what cannot be shown is named in the last row.
+    void draw(const std::string& text);
+
+  private:
+    Terminal& terminal_;
 };
 
 // Shown from two seconds after its making, gone when it is destroyed.
@@ -42,6 +62,8 @@ class Progress {
     ~Progress();
     // step: a few words that stay the same while it goes on; detail: what changes (percent, rate, seconds)
     void show(const std::string& step, const std::string& detail);
+    // Takes its line off the terminal, so that something else can be written; the next show() puts it back.
+    void clear();
 
   private:
     Terminal& terminal_;
@@ -57,5 +79,8 @@ void catch_interrupts();
 bool interrupted();
 // returns early when interrupted
 void wait_ms(int ms);
+// Returns early also where the terminal's size has changed since the last call; no signal is missed, however
+// long the wait.
+void wait_for_redraw(int ms);
 
 }  // namespace gemel::cli

@@ -159,6 +159,7 @@ class Checker:
         self.call("DELETE", f"/v1/volumes/{name}?confirm_name={name}", expect=missing)
         for action in ("start", "stop"):
             self.call("POST", f"/v1/vms/{name}/{action}", {}, expect=missing)
+        self.moving_refusals(status, name)
         self.call("GET", f"/v1/vms/{name}/console", expect=missing)
         self.call("POST", "/v1/vms", {"name": name, "memory_bytes": 1 << 30, "vcpus": 1, "disks": [{"volume": name}]}, expect=missing)
         self.call("POST", "/v1/vms", {"name": name, "memory_bytes": 1, "vcpus": 0, "disks": []}, expect=bad)
@@ -175,6 +176,23 @@ class Checker:
             self.call("DELETE", f"/v1/volumes/{volume}?confirm_name={name}", expect=("invalid_argument", "failed_precondition"))
             self.call("DELETE", f"/v1/volumes/{volume}", expect=bad)
             self.call("POST", "/v1/volumes", {"name": volume, "size_bytes": 1 << 20}, expect=("already_exists",))
+
+    def moving_refusals(self, status, name):
+        missing, bad = ("not_found",), ("invalid_argument",)
+        for action in ("migrate", "migrate-cancel"):
+            self.call("POST", f"/v1/vms/{name}/{action}", {}, expect=missing)
+        for body in ({"node": "UPPER"}, {"bandwidth_bytes": -1}, {"bandwidth_bytes": "100M"}, {"downtime_ms": 0}, {"downtime_ms": 60001},
+                     {"auto_converge": "yes"}, {"nosuch": 1}):
+            self.call("POST", f"/v1/vms/{name}/migrate", body, expect=bad)
+        self.call("POST", f"/v1/vms/{name}/migrate-cancel", {"node": name}, expect=bad)
+        for action in ("drain", "undrain"):
+            self.call("POST", f"/v1/nodes/{name}/{action}", {}, expect=missing)
+            self.call("POST", f"/v1/nodes/{name}/{action}", {"confirm_name": name}, expect=bad)
+        for guest in [item for item in status.get("vms", []) if item.get("node") and not item.get("migration")][:1]:
+            refused = ("failed_precondition",)
+            self.call("POST", f"/v1/vms/{guest['name']}/migrate", {"node": guest["node"]}, expect=refused)
+            self.call("POST", f"/v1/vms/{guest['name']}/migrate-cancel", {}, expect=refused)
+            self.call("POST", f"/v1/vms/{guest['name']}/migrate", {"node": name}, expect=missing)
 
     # -- a volume of our own
 

@@ -30,6 +30,10 @@ STATUS_OF = {"invalid_argument": 400, "permission_denied": 403, "not_found": 404
 NIL = "00000000-0000-4000-8000-000000000000"
 
 
+class NotYet(Exception):
+    """An operation's work goes on; the step it is at."""
+
+
 class ApiError(Exception):
     def __init__(self, code, message):
         super().__init__(message)
@@ -47,7 +51,7 @@ def node(name, state="online", coordinator=False, fence="ok"):
     rungs = [rung("clean-leave", "ok"), rung("fence-device", fence, None if fence == "absent" else f"bmc-{name}"),
              rung("watchdog", "absent"), rung("confirm-down", "ok")]
     return {"name": name, "id": str(uuid.uuid5(uuid.NAMESPACE_DNS, name)), "state": state, "voter": True,
-            "roles": ["compute", "storage"] + (["coordinator"] if coordinator else []), "standing": True,
+            "drained": False, "roles": ["compute", "storage"] + (["coordinator"] if coordinator else []), "standing": True,
             "incarnation": f"{NIL}/{NIL}", "version": "0.1.0",
             "links": [{"name": link, "state": "up"} for link in ("control", "link1", "link2", "link3")],
             "fencing": {"protected": fence == "ok", "rungs": rungs},
@@ -68,7 +72,8 @@ def guest(name, where=None):
     return {"name": name, "uuid": str(uuid.uuid5(uuid.NAMESPACE_URL, name)), "state": "running" if where else "shut off",
             "desired": "running" if where else "stopped", "phase": None, "why": None, "node": where, "type": "qemu",
             "memory_bytes": 2 << 30, "memory": "shared", "vcpus": 2, "disks": [{"target": "vda", "volume": name}],
-            "nics": [{"bridge": "br0", "mac": "52:54:00:00:00:01"}], "priority": 100, "preferred_node": None, "restarts": 0}
+            "nics": [{"bridge": "br0", "mac": "52:54:00:00:00:01"}], "priority": 100, "preferred_node": None, "restarts": 0,
+            "migration": None}
 
 
 def healthy():
@@ -102,6 +107,10 @@ class FakeCluster:
         self.refuse = {}           # (method, template) -> ApiError, before anything happens
         self.fail_operation = {}   # kind -> ApiError
         self.polls_to_finish = 0   # how often an operation must be asked about before it ends
+        self.hold_moves = threading.Event()  # cleared: guests that move are on their way until set
+        self.hold_moves.set()
+        self.step = "copying memory to node2: 45 % of 1228 MiB, 118 MiB/s"  # what they say meanwhile
+        self.stuck = {}            # guest -> why it cannot be moved now
         self.lose_reply = set()    # methods whose next reply is lost after the work was done
         self.raw_answer = {}       # template -> bytes sent as the body
         self.hold_operation = threading.Event()  # cleared: operations stay running until set
@@ -162,13 +171,16 @@ class FakeCluster:
             return
         if record["_polls"] > 0:
             record["_polls"] -= 1
-            record["progress"]["done"] = min(99, record["progress"]["done"] + 10)
+            if record["progress"]:
+                record["progress"]["done"] = min(99, record["progress"]["done"] + 10)
             return
         try:
             if record["kind"] in self.fail_operation:
                 raise self.fail_operation[record["kind"]]
             record["result"] = copy.deepcopy(record["_work"]())
             record["state"] = "succeeded"
+        except NotYet as step:
+            record["step"] = str(step)
         except ApiError as error:
             record["error"], record["state"] = error.body(), "failed"
 
@@ -182,7 +194,8 @@ class FakeCluster:
         return self.version
 
     def getStatus(self, path, query, body):
-        return self.status
+        moving = [self.shown(one) for one in self.operations.values() if one["kind"] == "vm.migrate" and one["state"] == "running"]
+        return self.status | {"operations": self.status["operations"] + moving}
 
     def getPlan(self, path, query, body):
         action, name = query["action"], query["object"]
@@ -225,6 +238,89 @@ class FakeCluster:
         def work():
             target["state"] = "left"
         return self.operation("node.leave", f"node/{path['name']}", work, query.get("operation_id"))
+
+    # -- moving
+
+    def other(self, name):
+        return next(item["name"] for item in self.status["nodes"] if item["name"] != name)
+
+    def migration(self, target, destination, identity):
+        """Begins to move a guest; it moves when its operation is looked at."""
+        target["migration"] = {"node": destination, "phase": "prepared", "cancel": False}
+
+        def work():
+            if target["migration"]["cancel"]:
+                target["migration"] = None
+                raise ApiError("failed_precondition", f"{target['name']} stays on {target['node']}: cancelled")
+            if not self.hold_moves.is_set():
+                raise NotYet(self.step)
+            target["node"], target["migration"] = destination, None
+            return target | {"downtime_ms": 84}
+        record = self.operation("vm.migrate", f"vm/{target['name']}", work, identity)
+        record["progress"] = None
+        return record
+
+    def moves(self):
+        """Time goes by for guests that move."""
+        for record in list(self.operations.values()):
+            if record["kind"] == "vm.migrate":
+                self.advance(record)
+
+    def migrateVm(self, path, query, body):
+        name = path["name"]
+        target = self.one("vms", name)
+        if query.get("operation_id") in self.operations:
+            return self.operations[query["operation_id"]]
+        if target["state"] != "running":
+            raise ApiError("failed_precondition", f"guest {name} does not run; 'gemel vm start {name} --node node2' starts it there")
+        destination = body.get("node", self.other(target["node"]))
+        there = self.one("nodes", destination)
+        if destination == target["node"]:
+            raise ApiError("failed_precondition", f"guest {name} runs on {destination} already")
+        if target["migration"]:
+            raise ApiError("failed_precondition", f"guest {name} is moving to {target['migration']['node']} already")
+        if there["drained"]:
+            raise ApiError("failed_precondition", f"{destination} is drained; gemel node undrain {destination}")
+        if name in self.stuck:
+            raise ApiError("failed_precondition", self.stuck[name])
+        return self.migration(target, destination, query.get("operation_id"))
+
+    def cancelMigration(self, path, query, body):
+        target = self.one("vms", path["name"])
+        if not target["migration"]:
+            raise ApiError("failed_precondition", f"guest {path['name']} is not moving; nothing to cancel")
+
+        def work():
+            target["migration"]["cancel"] = True
+        return self.operation("vm.migrate-cancel", f"vm/{path['name']}", work, query.get("operation_id"))
+
+    def drainNode(self, path, query, body):
+        name = path["name"]
+        drained = self.one("nodes", name)
+        if all(item["drained"] for item in self.status["nodes"] if item["name"] != name):
+            raise ApiError("failed_precondition", "there is no other node that guests could move to; add one, or undrain one, first")
+        drained["drained"] = True
+
+        def work():
+            if not drained["drained"]:
+                raise ApiError("failed_precondition", "it was undrained meanwhile; guests that moved stay where they are")
+            here = [item for item in self.status["vms"] if item["node"] == name]
+            self.moves()
+            for target in here:
+                if target["node"] == name and target["name"] not in self.stuck:
+                    if not target["migration"]:
+                        self.migration(target, self.other(name), None)
+                    raise NotYet(f"moving {target['name']} to {self.other(name)}")
+            if here:
+                raise NotYet("waiting: " + "; ".join(self.stuck[target["name"]] for target in here))
+        return self.operation("node.drain", f"node/{name}", work, query.get("operation_id"))
+
+    def undrainNode(self, path, query, body):
+        target = self.one("nodes", path["name"])
+
+        def work():
+            target["drained"] = False
+        return self.operation("node.undrain", f"node/{path['name']}", work, query.get("operation_id"))
 
     def listVolumes(self, path, query, body):
         return {"volumes": self.status["volumes"]}
@@ -305,6 +401,7 @@ class FakeCluster:
         return {"vms": self.status["vms"]}
 
     def getVm(self, path, query, body):
+        self.moves()
         return self.one("vms", path["name"])
 
     def createVm(self, path, query, body):
@@ -360,43 +457,6 @@ class FakeCluster:
             target["state"], target["desired"], target["node"] = "shut off", "stopped", None
             return target
         return self.operation("vm.stop", f"vm/{path['name']}", work, query.get("operation_id"))
-
-    def migrateVm(self, path, query, body):
-        target = self.one("vms", path["name"])
-        to = body.get("node") or {"node1": "node2", "node2": "node1"}.get(target["node"])
-        if target["node"] is None:
-            raise ApiError("failed_precondition", f"guest {path['name']} does not run; 'gemel vm start {path['name']}' starts it")
-        if to == target["node"]:
-            raise ApiError("failed_precondition", f"guest {path['name']} runs on {to} already")
-        self.asked_to_migrate = body
-
-        def work():
-            target["node"] = to
-            return {**target, "downtime_ms": 84}
-        return self.operation("vm.migrate", f"vm/{path['name']}", work, query.get("operation_id"))
-
-    def cancelMigration(self, path, query, body):
-        target = self.one("vms", path["name"])
-        if not target.get("migration"):
-            raise ApiError("failed_precondition", f"guest {path['name']} is not moving; nothing to cancel")
-
-        def work():
-            target["migration"] = None
-            return target
-        return self.operation("vm.migrate-cancel", f"vm/{path['name']}", work, query.get("operation_id"))
-
-    def set_drained(self, path, query, drained):
-        target = self.one("nodes", path["name"])
-
-        def work():
-            target["drained"] = drained
-        return self.operation("node.drain" if drained else "node.undrain", f"node/{path['name']}", work, query.get("operation_id"))
-
-    def drainNode(self, path, query, body):
-        return self.set_drained(path, query, True)
-
-    def undrainNode(self, path, query, body):
-        return self.set_drained(path, query, False)
 
     def getConsole(self, path, query, body):
         target = self.one("vms", path["name"])

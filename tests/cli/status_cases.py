@@ -173,6 +173,40 @@ def out_of_restarts(status):
                                   "5 restarts since it was last started by hand", "gemel vm console web1")]
 
 
+def migrating(status):
+    status["vms"][0]["migration"] = {"node": "node2", "phase": "prepared", "cancel": False}
+    status["vms"].append(guest("mail1", "node1"))
+    status["volumes"].append(volume("mail1", owner="node1", vm="mail1"))
+    status["vms"][1]["migration"] = {"node": "node2", "phase": "preparing", "cancel": True}
+    status["operations"] = [{"id": f"00000000-0000-4000-8000-00000000000{i}", "kind": kind, "object": what, "state": "running",
+                             "step": step, "progress": None, "error": None, "result": None} for i, kind, what, step in (
+        (1, "vm.migrate", "vm/web1", "copying memory to node2: 45 % of 1228 MiB, 118 MiB/s"),
+        (2, "vm.migrate", "vm/mail1", "node2 gets ready"))]
+
+
+def draining(status):
+    status["nodes"][0]["drained"] = True
+    status["vms"].append(guest("mail1", "node1"))
+    status["volumes"].append(volume("mail1", owner="node1", vm="mail1"))
+    degraded(status["volumes"][0], disk="Inconsistent")
+    status["operations"] = [{"id": "00000000-0000-4000-8000-000000000001", "kind": "node.drain", "object": "node/node1",
+                             "state": "running", "progress": None, "error": None, "result": None,
+                             "step": "waiting: the copy of web1 on node2 is Inconsistent; wait until it is UpToDate (gemel volume "
+                             "list); mail1 could not be moved and is tried again"}]
+
+
+def drained(status):
+    status["nodes"][0]["drained"] = True
+    status["vms"][0]["node"] = status["volumes"][0]["owner"]["node"] = "node2"
+
+
+def drained_and_off(status):
+    lost_peer(status, "left")
+    status["nodes"][1]["drained"] = True
+    degraded(status["volumes"][0])
+    status["problems"] = [problem("warning", "node/node2", "is left", "it takes part again when it has booted", None)]
+
+
 def many_guests(status):
     for i in range(2, 31):
         name = f"app{i}"
@@ -183,7 +217,7 @@ def many_guests(status):
 
 CASES = {case.__name__: case for case in (
     one_node, peer_lost, resync, two_voters_waiting, bmc_unreachable, split_brain, lapsed_lease, fenced_node, unknown,
-    link_down, unprotected, out_of_restarts, many_guests)}
+    link_down, unprotected, out_of_restarts, migrating, draining, drained, drained_and_off, many_guests)}
 CASES["healthy"] = lambda status: None
 
 

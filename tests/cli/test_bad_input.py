@@ -30,6 +30,14 @@ def dead_peer(test):
     test.fake.status["nodes"][1]["state"] = "offline"
 
 
+def drained_peer(test):
+    test.fake.status["nodes"][1]["drained"] = True
+
+
+def moving_guest(test):
+    test.fake.status["vms"][0]["migration"] = {"node": "node2", "phase": "prepared", "cancel": False}
+
+
 def two_histories(test):
     free_volume(test)
 
@@ -154,7 +162,17 @@ ROWS = [
     ("volume create a", None, USAGE, "SIZE is required"),
     ("volume create a 1G extra", None, USAGE, "'extra' is not expected by 'gemel volume create'"),
     ("status --nosuch", None, USAGE, "'--nosuch' is not expected by 'gemel status'"),
-    ("status --watch --interval 0", None, USAGE, "not in range 1 to 3600"),
+    ("status --watch 0", None, USAGE, "'0' is no number of seconds between two looks: 0.2 to 3600 is expected"),
+    ("status --watch 3601", None, USAGE, "0.2 to 3600 is expected"),
+    ("status --watch -1", None, USAGE, "'-1' is not expected by 'gemel status'|no number of seconds"),
+    ("status --watch 1s", None, USAGE, "'1s' is no number of seconds"),
+    ("status --watch nan", None, USAGE, "'nan' is no number of seconds"),
+    ("status --watch 2 3", None, USAGE, "'3' is not expected by 'gemel status'"),
+    ("status --count 2", None, USAGE, "--count requires --watch"),
+    ("status --watch --count 0", None, USAGE, "not in range 1 to 1000000"),
+    ("vm migrate", None, USAGE, "NAME is required; 'gemel vm migrate --help'"),
+    ("vm migrate web1 node2 extra", None, USAGE, "'extra' is not expected by 'gemel vm migrate'"),
+    ("node drain", None, USAGE, "NODE is required"),
     ("events -n 5000", None, USAGE, "not in range 1 to 1000"),
     ("events -n many", None, USAGE, "many"),
     ("help nosuch", None, USAGE, "there is no command 'gemel nosuch'"),
@@ -176,6 +194,13 @@ ROWS = [
     ("vm create a --memory 64000001 --disk spare", free_volume, USAGE, "whole MiB from 32M are expected"),
     ("vm create a --cpus 0 --disk spare", free_volume, USAGE, "not in range 1 to 255"),
     ("vm create a --priority 2000 --disk spare", free_volume, USAGE, "not in range 0 to 1000"),
+    ("vm migrate web1 --bandwidth 100MB", None, USAGE, "a bandwidth of '100MB' is not possible: 1M to 1T bytes a second is expected"),
+    ("vm migrate web1 --bandwidth 512K", None, USAGE, "1M to 1T bytes a second is expected"),
+    ("vm migrate web1 --bandwidth 2T", None, USAGE, "1M to 1T bytes a second is expected"),
+    ("vm migrate web1 --downtime 0", None, USAGE, "not in range 1 to 60000"),
+    ("vm migrate web1 --downtime 60001", None, USAGE, "not in range 1 to 60000"),
+    ("vm migrate web1 --cancel --downtime 50", None, USAGE, "--cancel stands alone: gemel vm migrate web1 --cancel"),
+    ("vm migrate web1 node2 --cancel", None, USAGE, "--cancel stands alone"),
     # -- names
     ("volume create Web1 1G", None, USAGE, "'Web1' is not a volume name: " + NAME_HINT),
     ("volume create web_1 1G", None, USAGE, NAME_HINT),
@@ -187,6 +212,10 @@ ROWS = [
     ("node show NODE1", None, USAGE, "not a node name"),
     ("fence set BMC --node node2 --agent fence_ipmilan", None, USAGE, "not a fence device name"),
     ("vm start web1 --node Node2", None, USAGE, "not a node name"),
+    ("vm migrate Web1", None, USAGE, "not a guest name"),
+    ("vm migrate web1 Node2", None, USAGE, "not a node name"),
+    ("node drain ../etc", None, USAGE, "not a node name"),
+    ("node undrain NODE1", None, USAGE, "not a node name"),
     ("vm create a --disk spare --prefer Node2", None, USAGE, "not a node name"),
     # -- missing objects
     ("volume show nosuch", None, MISSING, "there is no volume nosuch: 'gemel volume list' shows what there is"),
@@ -199,15 +228,12 @@ ROWS = [
     ("node confirm-down node9 --confirm node9", None, MISSING, "there is no node node9"),
     ("vm show nosuch", None, MISSING, "there is no guest nosuch"),
     ("vm start nosuch", None, MISSING, "there is no guest nosuch"),
+    ("vm stop nosuch", None, MISSING, "there is no guest nosuch"),
     ("vm migrate nosuch", None, MISSING, "there is no guest nosuch"),
-    ("vm migrate web1 node1", None, REFUSED, "runs on node1 already"),
-    ("vm migrate web1 --cancel", None, REFUSED, "is not moving"),
-    ("vm migrate web1 --bandwidth fast", None, USAGE, "fast"),
-    ("vm migrate web1 --downtime 0", None, USAGE, "0"),
-    ("vm migrate", None, USAGE, "NAME"),
+    ("vm migrate nosuch --cancel", None, MISSING, "there is no guest nosuch"),
+    ("vm migrate web1 node9", None, MISSING, "there is no node node9"),
     ("node drain node9", None, MISSING, "there is no node node9"),
     ("node undrain node9", None, MISSING, "there is no node node9"),
-    ("vm stop nosuch", None, MISSING, "there is no guest nosuch"),
     ("vm stop nosuch --power-off --confirm nosuch", None, MISSING, "there is no guest nosuch"),
     ("vm delete nosuch --confirm nosuch", None, MISSING, "there is no guest nosuch"),
     ("vm console nosuch", None, MISSING, "there is no guest nosuch"),
@@ -242,6 +268,16 @@ ROWS = [
     ("node confirm-down node1 --confirm node1", None, REFUSED, "node1 answers: power it off first"),
     ("node confirm-down node2 --confirm node2", plan("node.confirm-down", allowed=False, refusal="node2 answered 3 s ago on "
      "link1: look why it is slow with 'gemel node show node2'"), REFUSED, "node2 answered 3 s ago on link1"),
+    ("vm migrate web1 node1", None, REFUSED, "guest web1 runs on node1 already"),
+    ("vm migrate idle1", stopped_guest, REFUSED, "guest idle1 does not run; 'gemel vm start idle1"),
+    ("vm migrate web1", drained_peer, REFUSED, "node2 is drained; gemel node undrain node2"),
+    ("vm migrate web1", lambda t: t.fake.stuck.update(web1="the copy of web1 on node2 is Inconsistent; wait until it is UpToDate"),
+     REFUSED, "the copy of web1 on node2 is Inconsistent"),
+    ("vm migrate web1", moving_guest, REFUSED, "guest web1 is moving to node2 already"),
+    ("vm migrate web1 --cancel", None, REFUSED, "guest web1 is not moving; nothing to cancel"),
+    ("vm migrate web1", refuse("POST", "/v1/vms/{name}/migrate", "unavailable", "the store has no quorum: bring node2 or the witness "
+     "back"), UNREACHABLE, "the store has no quorum"),
+    ("node drain node1", drained_peer, REFUSED, "there is no other node that guests could move to"),
     ("node leave", None, USAGE, "either the node's name or --here is expected"),
     ("node leave node1 --here", None, USAGE, "either the node's name or --here is expected"),
     ("node leave node9 --confirm node9", None, MISSING, "there is no node node9"),

@@ -2,6 +2,7 @@
 """What the commands do when all is well, and what they undo when it is not: requests as the fake API saw them, images
 copied byte for byte, lost replies, interrupts, consoles, help and manual pages."""
 import filecmp
+import fcntl
 import json
 import os
 import pathlib
@@ -10,7 +11,9 @@ import re
 import select
 import signal
 import socket
+import struct
 import subprocess
+import termios
 import threading
 import time
 import unittest
@@ -118,20 +121,6 @@ class Requests(CliTest):
         self.assertEqual(json.loads(self.good("volume", "list", "--json")), {"volumes": self.fake.status["volumes"]})
         self.assertEqual(json.loads(self.good("vm", "show", "web1", "--json")), self.fake.status["vms"][0])
 
-    def test_a_guest_is_moved_and_a_node_drained(self):
-        self.assertEqual(self.good("vm", "migrate", "web1", "node2", "--bandwidth", "100M", "--downtime", "50"),
-                         "guest web1 runs on node2; it paused for 84 ms\n")
-        self.assertEqual(self.fake.asked_to_migrate,
-                         {"node": "node2", "bandwidth_bytes": 100 << 20, "downtime_ms": 50, "auto_converge": True})
-        moved = json.loads(self.good("vm", "migrate", "web1", "--no-auto-converge", "--json"))
-        self.assertEqual((moved["node"], moved["downtime_ms"], self.fake.asked_to_migrate["auto_converge"]), ("node1", 84, False))
-        self.fake.one("vms", "web1")["migration"] = {"node": "node2", "phase": "prepared", "cancel": False}
-        self.assertRegex(self.good("vm", "show", "web1"), r"moves to +node2 \(prepared\)")
-        self.assertEqual(self.good("vm", "migrate", "web1", "--cancel"), "guest web1 stays where it is\n")
-        self.assertIn("no guest runs on node1", self.good("node", "drain", "node1"))
-        self.assertTrue(self.fake.one("nodes", "node1")["drained"])
-        self.assertEqual(self.good("node", "undrain", "node1"), "node1 takes guests again\n")
-
     def test_version(self):
         self.assertRegex(self.good("version"), r"gemel 0\.\d+\.\d+ \(API 1\)\ngemel-clusterd 0.1.0 \(API 1.0\), node node1, cluster demo")
 
@@ -167,6 +156,155 @@ class Requests(CliTest):
         while not any(call[0] == method and call[1].startswith(prefix) for call in list(self.fake.calls)):
             self.assertLess(time.monotonic(), end, f"no {method} {prefix}")
             select.select([], [], [], 0.01)
+
+
+MOVES = "copying memory to node2: 45 % of 1228 MiB, 118 MiB/s"
+
+
+class Moving(CliTest):
+    """Guests that move: what is asked for, what is said meanwhile, and how it ends."""
+    sent, wait_for_call = Requests.sent, Requests.wait_for_call
+
+    def begin_command(self, *arguments):
+        return subprocess.Popen([GEMEL, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environment())
+
+    def end_command(self, child):
+        out, said = child.communicate(timeout=DEADLINE_S)
+        self.assertEqual(self.fake.breaches, [])
+        return child.returncode, out, said
+
+    def on_the_way(self, name="web1"):
+        self.assertIsNotNone(self.fake.one("vms", name)["migration"])
+
+    def test_migrate(self):
+        self.assertEqual(self.good("vm", "migrate", "web1"), "web1 runs on node2 now; it paused for 84 ms\n")
+        self.assertEqual(self.sent(), ("POST", "/v1/vms/web1/migrate", {}, {}))
+        self.good("vm", "migrate", "web1", "node1", "--bandwidth", "100M", "--downtime", "50", "--no-auto-converge")
+        self.assertEqual(self.sent()[3], {"node": "node1", "bandwidth_bytes": 100 << 20, "downtime_ms": 50, "auto_converge": False})
+        operation = json.loads(self.good("vm", "migrate", "web1", "--json"))
+        self.assertEqual((operation["kind"], operation["state"]), ("vm.migrate", "succeeded"))
+        self.assertEqual((operation["result"]["node"], operation["result"]["downtime_ms"]), ("node2", 84))
+
+    def test_a_pause_that_nobody_measured_is_not_made_up(self):
+        original = self.fake.migration
+
+        def unmeasured(*arguments):
+            record = original(*arguments)
+            record["result"]["downtime_ms"] = None
+            return record
+        self.fake.migration = unmeasured
+        self.assertEqual(self.good("vm", "migrate", "web1"), "web1 runs on node2 now\n")
+
+    def test_its_step_is_shown_while_it_is_waited_for(self):
+        self.fake.hold_moves.clear()
+        threading.Timer(3.0, self.fake.hold_moves.set).start()
+        done = self.gemel("vm", "migrate", "web1")
+        self.assertEqual((done.returncode, done.stdout), (0, "web1 runs on node2 now; it paused for 84 ms\n"))
+        self.assertEqual(done.stderr, f"moving web1: {MOVES} (2 s)\n")
+
+    def test_everything_shows_a_migration(self):
+        self.fake.status["vms"][0]["migration"] = {"node": "node2", "phase": "prepared", "cancel": False}
+        self.assertRegex(self.good("vm", "list"), r"(?m)^web1 +migrating to node2 +running +node1 ")
+        page = self.good("vm", "show", "web1")
+        self.assertIn("web1: running on node1, migrating to node2\n", page)
+        self.assertIn("  migration    its memory is being copied\n", page)
+        self.fake.status["vms"][0]["migration"].update(phase="preparing")
+        self.assertIn("  migration    node2 gets ready\n", self.good("vm", "show", "web1"))
+        self.fake.status["vms"][0]["migration"].update(cancel=True)
+        self.assertIn("  migration    given up; it stays unless it has arrived already\n", self.good("vm", "show", "web1"))
+
+    def test_interrupt_says_that_it_goes_on_and_how_to_cancel_it(self):
+        self.fake.hold_moves.clear()
+        child = self.begin_command("vm", "migrate", "web1")
+        self.wait_for_call("GET", "/v1/operations/")
+        child.send_signal(signal.SIGINT)
+        code, out, said = self.end_command(child)
+        self.assertEqual((code, out), (130, ""))
+        self.assertEqual(said, "gemel: stopped waiting; web1 goes on moving: 'gemel status --watch' shows how far it is, 'gemel vm "
+                         "migrate web1 --cancel' keeps it where it is\n")
+        self.on_the_way()
+
+    def test_cancel(self):
+        self.fake.hold_moves.clear()
+        child = self.begin_command("vm", "migrate", "web1")
+        self.wait_for_call("GET", "/v1/operations/")
+        self.assertEqual(self.good("vm", "migrate", "web1", "--cancel"), "web1 runs on node1; its migration is over\n")
+        code, out, said = self.end_command(child)
+        self.assertEqual((code, out, said), (4, "", "gemel: web1 stays on node1: cancelled\n"))
+        self.assertIn(("POST", "/v1/vms/web1/migrate-cancel"), self.fake.changes())
+
+    def test_cancel_that_comes_too_late_says_where_it_runs(self):
+        self.fake.status["vms"][0]["migration"] = {"node": "node2", "phase": "prepared", "cancel": False}
+        child = self.begin_command("vm", "migrate", "web1", "--cancel")
+        self.wait_for_call("GET", "/v1/vms/web1")
+        with self.fake.lock:
+            self.fake.status["vms"][0].update(node="node2", migration=None)
+        self.assertEqual(self.end_command(child), (0, "web1 runs on node2; its migration is over\n", ""))
+
+    def test_drain_and_undrain(self):
+        self.fake.status["vms"] += [guest("app2", "node1"), guest("app3", "node2")]
+        self.assertEqual(self.good("node", "drain", "node1").splitlines(), [
+            "web1 runs on node2 now; it paused for 84 ms", "app2 runs on node2 now; it paused for 84 ms",
+            "node1 is drained: no guest runs there, and none is started there until 'gemel node undrain node1'"])
+        self.assertEqual(self.sent(), ("POST", "/v1/nodes/node1/drain", {}, {}))
+        self.assertRegex(self.good("node", "list"), r"(?m)^node1 +drained ")
+        self.assertIn("node1: online\n  drained      guests move away", self.good("node", "show", "node1"))
+        self.assertIn("demo: all is well; node1 is drained ", self.good("status"))
+        self.assertEqual(self.good("node", "undrain", "node1"), "node1 takes guests again; those that moved stay where they are\n")
+        self.assertEqual(self.sent(), ("POST", "/v1/nodes/node1/undrain", {}, {}))
+        self.assertRegex(self.good("node", "list"), r"(?m)^node1 +online ")
+
+    def test_drain_of_an_empty_node_and_json(self):
+        done = json.loads(self.good("node", "drain", "node2", "--json"))
+        self.assertEqual((done["kind"], done["state"]), ("node.drain", "succeeded"))
+        self.good("node", "undrain", "node2")
+        done = json.loads(self.good("node", "drain", "node1", "--json"))
+        self.assertEqual(done["object"], "node/node1")
+
+    def test_drain_tells_only_its_own_migrations(self):
+        self.good("vm", "migrate", "web1")
+        self.good("vm", "migrate", "web1")
+        self.assertEqual(len(self.good("node", "drain", "node1").splitlines()), 2)
+
+    def test_drain_says_what_stays_and_why(self):
+        self.fake.status["vms"].append(guest("app2", "node1"))
+        self.fake.stuck["app2"] = "the copy of app2 on node2 is Inconsistent; wait until it is UpToDate (gemel volume list)"
+        child = self.begin_command("node", "drain", "node1")
+        line = child.stderr.readline()
+        self.assertEqual(line, f"still on node1: app2; waiting: {self.fake.stuck['app2']}\n")
+        self.fake.stuck.clear()
+        code, out, said = self.end_command(child)
+        self.assertEqual((code, said), (0, ""))
+        self.assertEqual([text.split()[0] for text in out.splitlines()], ["web1", "app2", "node1"])
+
+    def test_drain_says_which_guest_was_not_moved(self):
+        self.fake.fail_operation["vm.migrate"] = ApiError("failed_precondition", "web1 stays on node1: node2 was lost")
+        child = self.begin_command("node", "drain", "node1")
+        self.assertEqual(child.stderr.readline(), "web1 was not moved: web1 stays on node1: node2 was lost\n")
+        with self.fake.lock:
+            self.fake.status["vms"][0]["migration"] = None
+            self.fake.fail_operation.clear()
+        self.assertEqual(self.end_command(child)[0], 0)
+
+    def test_interrupted_drain_says_what_is_left(self):
+        self.fake.hold_moves.clear()
+        child = self.begin_command("node", "drain", "node1")
+        self.wait_for_call("GET", "/v1/operations/")
+        child.send_signal(signal.SIGINT)
+        code, out, said = self.end_command(child)
+        self.assertEqual((code, out), (130, ""))
+        self.assertEqual(said, "gemel: stopped waiting; guests go on moving away from node1: 'gemel status --watch' shows how far they "
+                         "are, 'gemel node undrain node1' ends it; still on node1: web1\n")
+        self.assertTrue(self.fake.one("nodes", "node1")["drained"])
+
+    def test_undrain_ends_a_drain(self):
+        self.fake.stuck["web1"] = "the copy of web1 on node2 is Inconsistent"
+        child = self.begin_command("node", "drain", "node1")
+        child.stderr.readline()
+        self.good("node", "undrain", "node1")
+        code, out, said = self.end_command(child)
+        self.assertEqual((code, out), (4, ""))
+        self.assertEqual(said, "gemel: it was undrained meanwhile; guests that moved stay where they are; still on node1: web1\n")
 
 
 class Typing(CliTest):
@@ -403,17 +541,145 @@ class Console(CliTest):
 
 
 class Watching(CliTest):
-    def test_watch_shows_changes_and_survives_silence(self):
-        child = subprocess.Popen([GEMEL, "status", "--watch", "--interval", "1"], stdout=subprocess.PIPE, env=self.environment())
-        read_until(child.stdout.fileno(), b"all is well")
-        self.fake.status["vms"][0].update(state="crashed", phase="blocked")
-        read_until(child.stdout.fileno(), b"crashed (blocked)")
-        self.fake.refuse[("GET", "/v1/status")] = ApiError("unavailable", "the store does not answer: wait for it")
-        read_until(child.stdout.fileno(), b"NO ANSWER: the store does not answer")
-        child.send_signal(signal.SIGINT)
-        child.communicate(timeout=DEADLINE_S)
-        self.assertEqual(child.returncode, 0)
+    def watch(self, *arguments, **options):
+        return subprocess.Popen([GEMEL, "status", "--watch", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                env=self.environment(), **options)
 
+    def interrupt(self, child):
+        child.send_signal(signal.SIGINT)
+        _, said = child.communicate(timeout=DEADLINE_S)
+        self.assertEqual((child.returncode, said), (0, b""))
+
+    def resync(self, done_bytes):
+        self.fake.status["volumes"][0]["state"] = "resync"
+        self.fake.status["volumes"][0]["replicas"][1].update(disk="Inconsistent", connection="SyncTarget", resync={
+            "done_bytes": done_bytes, "total_bytes": 20 << 30, "rate_bytes_per_s": None})
+
+    def test_watch_shows_changes_and_survives_silence(self):
+        child = self.watch("0.2")
+        seen = read_until(child.stdout.fileno(), b"all is well")
+        self.assertRegex(seen, rb"^== \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC ==\ndemo: all is well")
+        self.fake.status["vms"][0].update(state="crashed", phase="blocked")
+        seen = read_until(child.stdout.fileno(), b"crashed (blocked)")
+        self.assertRegex(seen, rb"\n== \d{4}-\d\d-\d\d [\d:]+ UTC ==\n")
+        self.fake.refuse[("GET", "/v1/status")] = ApiError("unavailable", "the store does not answer: wait for it")
+        seen = read_until(child.stdout.fileno(), b"NO ANSWER: the store does not answer")
+        self.fake.refuse.clear()
+        read_until(child.stdout.fileno(), b"crashed (blocked)")
+        self.assertNotIn(b"\x1b", seen)
+        self.interrupt(child)
+
+    def test_interrupt_does_not_wait_for_the_next_look(self):
+        child = self.watch("3600")
+        read_until(child.stdout.fileno(), b"VOLUMES\nweb1")
+        self.interrupt(child)
+
+    def test_it_ends_when_nobody_reads(self):
+        child = self.watch("0.2")
+        read_until(child.stdout.fileno(), b"all is well")
+        child.stdout.close()
+        self.assertEqual(child.wait(DEADLINE_S), 0)
+        child.stderr.close()
+
+    def test_count(self):
+        said = self.good("status", "--watch", "0.2", "--count", "3")
+        self.assertEqual(said.count("demo: all is well"), 3)
+        self.assertEqual(len([call for call in self.fake.calls if call[1] == "/v1/status"]), 3)
+        self.assertEqual(self.good("status", "--watch", "--count", "1").count("all is well"), 1)
+
+    def test_json_is_an_object_a_line(self):
+        lines = self.good("status", "--watch", "0.2", "--count", "2", "--json").splitlines()
+        self.assertEqual([json.loads(line) for line in lines], [self.fake.status] * 2)
+        self.fake.refuse[("GET", "/v1/status")] = ApiError("unavailable", "the store does not answer")
+        silent = self.good("status", "--watch", "--count", "1", "--json")
+        self.assertEqual(json.loads(silent), {"error": {"code": "unavailable", "message": "the store does not answer"}})
+
+    def test_a_migration_and_its_step(self):
+        self.fake.hold_moves.clear()
+        self.fake.migration(self.fake.one("vms", "web1"), "node2", None)
+        child = self.watch("0.2")
+        seen = read_until(child.stdout.fileno(), b"118 MiB/s\n").decode()
+        self.assertRegex(seen, r"(?m)^web1 +migrating to node2 +node1 ")
+        self.assertIn(f"UNDER WAY\nvm.migrate vm/web1: {MOVES}\n", seen)
+        self.interrupt(child)
+
+    def test_the_rate_of_a_resync_comes_from_two_looks(self):
+        self.resync(5 << 30)
+        original = self.fake.getStatus
+
+        def further(path, query, body):
+            self.fake.status["volumes"][0]["replicas"][1]["resync"]["done_bytes"] += 20 << 20
+            return original(path, query, body)
+        self.fake.getStatus = further
+        blocks = self.good("status", "--watch", "0.2", "--count", "3").split("\n== ")
+        self.assertRegex(blocks[0], r"(?m)^resync volume/web1, node1 to node2: 25 % of 20 GiB$")
+        for block in blocks[1:]:
+            self.assertRegex(block, r"(?m)^resync volume/web1, node1 to node2: 25 % of 20 GiB, [\d.]+ MiB/s, [\dhmins ]+ left$")
+        lines = [json.loads(line) for line in self.good("status", "--watch", "0.2", "--count", "2", "--json").splitlines()]
+        rates = [line["volumes"][0]["replicas"][1]["resync"]["rate_bytes_per_s"] for line in lines]
+        self.assertIsNone(rates[0])
+        self.assertTrue(1 << 20 < rates[1] <= 100 << 20, rates)
+
+    def test_a_resync_that_began_anew_has_no_rate_yet(self):
+        self.resync(9 << 30)
+        answers = iter([9 << 30, 1 << 30])
+        original = self.fake.getStatus
+
+        def less(path, query, body):
+            self.resync(next(answers))
+            return original(path, query, body)
+        self.fake.getStatus = less
+        self.assertNotIn("left", self.good("status", "--watch", "0.2", "--count", "2"))
+
+
+class WatchingAtATerminal(CliTest):
+    def watch(self, rows, columns):
+        pid, terminal = pty.fork()
+        if pid == 0:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+            os.execve(GEMEL, ["gemel", "status", "--watch", "3600"], self.environment())
+        return pid, terminal
+
+    def end_watch(self, pid, terminal, seen):
+        os.write(terminal, b"\x03")
+        try:
+            while piece := os.read(terminal, 4096):
+                seen += piece
+        except OSError:
+            pass  # the terminal's other side is closed
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 0)
+        os.close(terminal)
+        return seen
+
+    @staticmethod
+    def rows_of(draw):
+        """What one drawing shows, without escape sequences."""
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", draw.decode()).split("\r\n")
+
+    def test_the_other_screen_is_used_and_given_back(self):
+        pid, terminal = self.watch(40, 120)
+        seen = read_until(terminal, b"\x1b[J")
+        self.assertTrue(seen.startswith(b"\x1b[?1049h\x1b[?25l\x1b[H"), seen)
+        self.assertIn(b"\x1b[32mall is well\x1b[0m", seen)
+        seen = self.end_watch(pid, terminal, seen)
+        self.assertTrue(seen.endswith(b"\x1b[?25h\x1b[?1049l"), seen)
+        self.assertEqual(seen.count(b"\x1b[?1049h"), 1)
+
+    def test_it_keeps_to_the_window_and_follows_its_size(self):
+        pid, terminal = self.watch(8, 30)
+        seen = read_until(terminal, b"\x1b[J")
+        rows = self.rows_of(seen)
+        self.assertEqual(len(rows), 8)
+        self.assertTrue(all(len(row) <= 30 for row in rows), rows)
+        self.assertRegex(rows[-1], r"^\(\d+ more lines")
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+        larger = read_until(terminal, b"\x1b[J")
+        self.assertIn("seen from node1, 2026-03-01 02:14:07 UTC", self.rows_of(larger)[0])
+        self.assertRegex(self.rows_of(larger)[-1], r"^web1 +running")
+        self.end_watch(pid, terminal, seen)
+
+
+class Following(CliTest):
     def test_events_follow(self):
         child = subprocess.Popen([GEMEL, "events", "-f"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=self.environment())
         read_until(child.stdout.fileno(), b"node2 is online\n")
@@ -446,7 +712,12 @@ class Completion(CliTest):
                              ("gemel explain node node2", {"node2"}), ("gemel fence test ", {"bmc2"}),
                              ("gemel vm create x --disk ", {"web1"}), ("gemel vm import x y --format q", {"qcow2"}),
                              ("gemel volume create ", set()), ("gemel volume delete x --con", {"--confirm"}),
-                             ("gemel status --w", {"--watch"})):
+                             ("gemel status --w", {"--watch"}), ("gemel vm migrate ", {"web1", "idle1"}),
+                             ("gemel vm migrate web1 ", {"node1", "node2"}), ("gemel vm migrate web1 node2", {"node2"}),
+                             ("gemel vm migrate web1 --down", {"--downtime"}), ("gemel vm migrate --bandwidth ", set()),
+                             ("gemel vm migrate --bandwidth 100M i", {"idle1"}), ("gemel vm mi", {"migrate"}),
+                             ("gemel node dr", {"drain"}), ("gemel node drain ", {"node1", "node2"}),
+                             ("gemel node undrain node1", {"node1"}), ("gemel status --watch ", set())):
             with self.subTest(line):
                 self.assertEqual(self.complete(line), wanted)
 
@@ -460,9 +731,9 @@ class Documentation(CliTest):
         return self.good("help", "--commands").splitlines()
 
     def test_every_command_of_the_contract_is_there(self):
-        wanted = {"status", "node list", "node show", "node confirm-down", "node leave", "cluster start", "volume create", "volume list",
+        wanted = {"status", "node list", "node show", "node confirm-down", "node leave", "node drain", "node undrain", "cluster start", "volume create", "volume list",
                   "volume show", "volume delete", "volume export", "volume force-uptodate", "volume resolve", "vm create",
-                  "vm import", "vm list", "vm show", "vm start", "vm stop", "vm migrate", "node drain", "node undrain", "vm console", "vm delete", "fence set", "fence test",
+                  "vm import", "vm list", "vm show", "vm start", "vm stop", "vm console", "vm migrate", "vm delete", "fence set", "fence test",
                   "fence list", "events", "explain vm", "explain node", "explain volume", "sandbox", "help", "version"}
         self.assertLessEqual({f"gemel {words}" for words in wanted}, set(self.commands()))
 

@@ -88,7 +88,7 @@ def test_fifty_migrations_without_a_failed_transaction():
                 began = now()
                 moved = box.json_of(host, "vm", "migrate", GUEST, other, timeout_s=180)
                 times.append(now() - began)
-                pauses.append(moved["downtime_ms"])
+                pauses.append(moved["result"]["downtime_ms"])
                 count = len(moments())
                 wait_for(lambda: len(moments()) >= count + 20, 60, f"commits after migration {number + 1}")
         seen = moments()

@@ -1,4 +1,5 @@
-// gemel node list | show | confirm-down | leave; gemel cluster start --alone --accept-loss
+// gemel node list | show | confirm-down | leave (drain is in migrate.cpp); gemel cluster start --alone
+// --accept-loss
 #include <fmt/format.h>
 
 #include "cli/commands/commands.hpp"
@@ -23,7 +24,7 @@ Status list_nodes(Context& context) {
             if (role.is_string()) roles += (roles.empty() ? "" : ",") + printable(role.get<std::string>());
         }
         table.add({{text_of(node, "name")},
-                   {text_of(node, "state")},
+                   {node_words(node)},
                    {roles},
                    {flag_of(node, "voter") ? "yes" : "no"},
                    {link_words(node)},
@@ -38,6 +39,9 @@ std::string node_page(const Json& node) {
     const auto line = [&](const char* title, const std::string& value) {
         out += fmt::format("  {:<13}{}\n", title, value);
     };
+    if (flag_of(node, "drained"))
+        line("drained", fmt::format("guests move away and none is started here until 'gemel node undrain {}'",
+                                    text_of(node, "name")));
     line("id", text_of(node, "id"));
     line("incarnation", text_of(node, "incarnation", "unknown"));
     line("version", text_of(node, "version", "unknown"));

@@ -1,10 +1,12 @@
-// gemel vm create | list | show | start | stop | console | delete (import has a file of its own)
+// gemel vm create | list | show | start | stop | console | delete (import and migrate have files of their
+// own)
 #include <fmt/format.h>
 
 #include "cli/commands/commands.hpp"
 #include "cli/commands/vm_parts.hpp"
 #include "cli/console.hpp"
 #include "cli/fields.hpp"
+#include "cli/status_screen.hpp"
 
 namespace gemel::cli {
 
@@ -67,7 +69,7 @@ Status list(Context& context) {
         for (const Json& disk : list_of(vm, "disks"))
             disks += (disks.empty() ? "" : ",") + text_of(disk, "volume");
         table.add({{text_of(vm, "name")},
-                   {text_of(vm, "state")},
+                   {vm_words(vm)},
                    {text_of(vm, "desired")},
                    {text_of(vm, "node", "-")},
                    {std::to_string(number_of(vm, "vcpus"))},
@@ -85,10 +87,17 @@ std::string memory_of(const Json& vm) {
     return in_vain ? "shared (not used under emulation: its disks go over NBD)" : memory;
 }
 
+std::string migration_words(const Json& migration) {
+    if (flag_of(migration, "cancel")) return "given up; it stays unless it has arrived already";
+    return text_of(migration, "phase") == "prepared" ? "its memory is being copied"
+                                                     : text_of(migration, "node") + " gets ready";
+}
+
 std::string vm_page(const Json& vm) {
     std::string out = fmt::format("{}: {}", text_of(vm, "name"), text_of(vm, "state"));
     if (has(vm, "node")) out += " on " + text_of(vm, "node");
     if (has(vm, "phase")) out += fmt::format(" ({})", text_of(vm, "phase"));
+    if (has(vm, "migration")) out += ", migrating to " + text_of(object_of(vm, "migration"), "node");
     out += "\n";
     const auto line = [&](const char* title, const std::string& value) {
         out += fmt::format("  {:<13}{}\n", title, value);
@@ -108,9 +117,7 @@ std::string vm_page(const Json& vm) {
     }
     line("priority", std::to_string(number_of(vm, "priority")));
     if (has(vm, "preferred_node")) line("prefers", text_of(vm, "preferred_node"));
-    if (has(vm, "migration"))
-        line("moves to", fmt::format("{} ({})", text_of(object_of(vm, "migration"), "node"),
-                                     text_of(object_of(vm, "migration"), "phase")));
+    if (has(vm, "migration")) line("migration", migration_words(object_of(vm, "migration")));
     line("restarts", fmt::format("{} since it was last started by hand", number_of(vm, "restarts")));
     return out;
 }
