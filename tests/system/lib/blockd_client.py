@@ -249,7 +249,7 @@ class Store:
         self.waiting = []
         self.first_generation = {"id": str(uuid.uuid4()), "parent": NIL, "counter": 1}
         self.record = {"schema": 1, "id": volume_id, "name": name, "size_bytes": size_bytes, "ack_mode": "writeback",
-                       "generation": self.first_generation, "ancestors": [], "replicas": [], "owner": None, "epoch": 0}
+                       "generation": self.first_generation, "ancestors": [], "replicas": [], "owner": None, "epoch": 0, "handover": None}
 
     def committed(self):
         with self.lock:
