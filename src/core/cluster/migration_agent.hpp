@@ -25,7 +25,7 @@ class MigrationAgent {
     static constexpr Duration kResumePatience = seconds(10);  // for libvirt to resume it after a failure
     static constexpr Duration kFinishPatience = seconds(10);  // for libvirt to end its call after the switch
     // For QEMU at the source to end by itself: without its disk's server it would ignore being asked to.
-    static constexpr Duration kTidyPatience = milliseconds(200);
+    static constexpr Duration kTidyPatience = seconds(1);
     static constexpr Duration kRepeat = milliseconds(200);
 
     MigrationAgent(Context& context, Peers& peers) : context_(context), peers_(peers) {}
