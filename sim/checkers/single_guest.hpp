@@ -16,8 +16,8 @@ class SingleGuestChecker {
     // How long after its lease's end a guest may go on: the guard's stated time.
     static constexpr Duration kStated = seconds(3);
 
-    // How long both domains of a guest that moved may run, once the destination knows: its lease does not come
-    // for as long as the guard waits, then it is paused.
+    // How long both domains of a guest that moved may run, once the destination knows: its lease does not
+    // come for as long as the guard waits, then it is paused.
     static constexpr Duration kTwice = seconds(6);
 
     struct Running {  // a guest's virtual CPUs on one host

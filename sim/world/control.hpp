@@ -42,7 +42,7 @@ class WorldPort {
     virtual void detach(std::uint32_t node) = 0;
     // a new backing, as the record says: blank where that row is not in the ack set
     virtual void guest_began(std::uint32_t) {}
-    virtual void committed_anew() {}  // the volume's record
+    virtual void committed_anew() {}             // the volume's record
     virtual void move_stepped(std::uint32_t) {}  // LiveMove::Step
     virtual void make_replica(std::uint32_t node, const VolumeRecord& record) = 0;
 

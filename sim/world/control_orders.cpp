@@ -210,7 +210,8 @@ void ControlNode::run(const BlockdSetAside& order) {
 void ControlNode::run(const BlockdRelease& order) {
     // L3: libvirt may yet resume it here, and what it has in flight is still being written.
     if (parts_.cluster.live_move().holds(node_) && order.epoch == parts_.guests.epoch())
-        judge("L3", fmt::format("node{} gives up the epoch of a guest that has not arrived elsewhere", node_ + 1));
+        judge("L3",
+              fmt::format("node{} gives up the epoch of a guest that has not arrived elsewhere", node_ + 1));
     const auto done = [this, tag = order.tag] { post(BlockdDone{tag, true, "", ""}); };
     if (!attached_) return from_blockd(done);
     refuse_epoch(order.epoch, done);
@@ -341,7 +342,8 @@ void ControlNode::run(const MigrateDomain& order) {
             if (life == life_) reply_later(milliseconds(1), MigrateDone{tag, ok, why, ok ? 100U : 0U});
         };
         move.progress = [this, life = life_, uuid = order.guest.uuid] {
-            if (life == life_) post(MigrationProgress{uuid, std::uint64_t{1} << 30, std::uint64_t{1} << 29, 1 << 27});
+            if (life == life_)
+                post(MigrationProgress{uuid, std::uint64_t{1} << 30, std::uint64_t{1} << 29, 1 << 27});
         };
         parts_.cluster.live_move().begin(std::move(move));
     });

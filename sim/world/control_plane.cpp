@@ -21,8 +21,9 @@ ControlPlane::ControlPlane(Parts parts, Prng random, const Setup& setup)
       random_(random),
       setup_(setup),
       store_(parts.tasks, parts.trace, parts.counters, parts.network, random_.fork()),
-      move_(LiveMove::Parts{parts.tasks, parts.trace, parts.counters, parts.network, parts.guest, parts.world},
-            Prng(~random.next()), setup.scripted) {
+      move_(
+          LiveMove::Parts{parts.tasks, parts.trace, parts.counters, parts.network, parts.guest, parts.world},
+          Prng(~random.next()), setup.scripted) {
     for (std::uint32_t node = 0; node < 2; ++node) {
         hosts_[node] = std::make_unique<GuestHost>(
             GuestHost::Parts{parts_.tasks, parts_.trace, parts_.counters, parts_.guest, parts_.world,
@@ -203,14 +204,14 @@ void ControlPlane::follow_volume() {
                                        now.epoch, now.owner && now.owner->revoking ? " revoking" : ""));
 }
 
-// What the record says of moves: an epoch that was promised is only ever its own destination's, and nobody goes
-// back once the source has given up its epoch while the destination can take the next one.
+// What the record says of moves: an epoch that was promised is only ever its own destination's, and nobody
+// goes back once the source has given up its epoch while the destination can take the next one.
 void ControlPlane::follow_handover(const VolumeRecord& before) {
     const VolumeRecord& now = committed_.record;
     if (before.handover && now.owner && now.owner->epoch == before.handover->epoch &&
         now.owner->secret != before.handover->secret)
-        throw Violation("D13",
-                        fmt::format("epoch {} was promised to one, and granted to another", now.owner->epoch));
+        throw Violation(
+            "D13", fmt::format("epoch {} was promised to one, and granted to another", now.owner->epoch));
     if (!before.handover || now.handover || !before.owner) return;
     if (!now.owner || now.owner->epoch != before.owner->epoch) {
         const bool switched = now.owner && now.owner->secret == before.handover->secret;

@@ -56,7 +56,7 @@ void GuestHost::poll() {
         if (changed) changed();
     }
     if (!guarded_.is_nil()) {
-        const auto seen = !exists() ? ha::SeenDomain::gone
+        const auto seen = !exists()                          ? ha::SeenDomain::gone
                           : frozen_ || stopped_ || incoming_ ? ha::SeenDomain::paused
                                                              : ha::SeenDomain::running;
         guard(ha::DomainSeen{guarded_, seen});
@@ -92,8 +92,7 @@ void GuestHost::check_twice() {
         return;
     }
     if (!twin_ && !other_->twin_) throw Violation("C1", breach);
-    if (twice_since_ == Instant::never())
-        twice_since_ = other_->twice_since_ = parts_.tasks.now();
+    if (twice_since_ == Instant::never()) twice_since_ = other_->twice_since_ = parts_.tasks.now();
 }
 
 // Counted from when the destination's guard knew of it, or its clusterd could have known.

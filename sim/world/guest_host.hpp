@@ -89,9 +89,9 @@ class GuestHost {
     GuestId guarded_;
     ha::GuardState seen_ = ha::GuardState::allowed;
     bool husk_ = false;
-    bool twin_ = false;      // a husk that has the guest's memory as it was when it moved
-    bool incoming_ = false;  // exists and waits for the guest's state
-    bool stopped_ = false;   // by libvirt, to move it
+    bool twin_ = false;              // a husk that has the guest's memory as it was when it moved
+    bool incoming_ = false;          // exists and waits for the guest's state
+    bool stopped_ = false;           // by libvirt, to move it
     std::uint64_t completions_ = 0;  // of the guest, when it arrived here
     std::uint64_t guarded_epoch_ = 0;
     Instant twice_since_ = Instant::never();

@@ -71,15 +71,29 @@ void World::move_stepped(std::uint32_t step) {
     tasks_.after(microseconds(at_once ? random_.between(0, 20'000) : random_.between(0, 1'500'000)),
                  [this, step] {
                      if (healing_) return;
-                     constexpr std::array kBreaks = {
-                         Fault::power_cut_owner, Fault::power_cut_peer,  Fault::power_cut,
-                         Fault::reboot_fast,     Fault::crash_blockd,    Fault::crash_both_blockd,
-                         Fault::clusterd_crash,  Fault::clusterd_crash,  Fault::clusterd_crash,
-                         Fault::pause_short,     Fault::pause_long,      Fault::cut_links,
-                         Fault::cut_control,     Fault::cut_between_nodes, Fault::cut_everything_between,
-                         Fault::reset_session,   Fault::store_trouble,   Fault::guest_crash,
-                         Fault::handover,        Fault::slow_disk,       Fault::dead_disk,
-                         Fault::leave_and_return, Fault::count};
+                     constexpr std::array kBreaks = {Fault::power_cut_owner,
+                                                     Fault::power_cut_peer,
+                                                     Fault::power_cut,
+                                                     Fault::reboot_fast,
+                                                     Fault::crash_blockd,
+                                                     Fault::crash_both_blockd,
+                                                     Fault::clusterd_crash,
+                                                     Fault::clusterd_crash,
+                                                     Fault::clusterd_crash,
+                                                     Fault::pause_short,
+                                                     Fault::pause_long,
+                                                     Fault::cut_links,
+                                                     Fault::cut_control,
+                                                     Fault::cut_between_nodes,
+                                                     Fault::cut_everything_between,
+                                                     Fault::reset_session,
+                                                     Fault::store_trouble,
+                                                     Fault::guest_crash,
+                                                     Fault::handover,
+                                                     Fault::slow_disk,
+                                                     Fault::dead_disk,
+                                                     Fault::leave_and_return,
+                                                     Fault::count};
                      const Fault fault = kBreaks[random_.below(kBreaks.size())];
                      counters_.add(fmt::format("migration.broken_at_{}", step));
                      if (fault == Fault::count) return control_->ask_cancel();

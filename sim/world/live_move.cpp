@@ -38,8 +38,8 @@ void LiveMove::begin(Order order) {
     const std::uint32_t there = 1 - order.from;
     const auto refuse = [&](const char* why) { order.done(false, why); };
     if (step_ != Step::none) return refuse("a move of it is under way");
-    const bool open = !order.secret.empty() && gates_[there] == order.secret && parts_.world.host(there).up() &&
-                      parts_.network.links_pass(order.from, there);
+    const bool open = !order.secret.empty() && gates_[there] == order.secret &&
+                      parts_.world.host(there).up() && parts_.network.links_pass(order.from, there);
     if (!open) return refuse("the gate does not answer");
     if (!hosts_[order.from]->vcpus_run() || !parts_.guest.alive() || parts_.guest.node() != order.from)
         return refuse("it does not run here");
@@ -153,8 +153,9 @@ void LiveMove::finish() {
         from().leave_after_move();
         return end(true, "");
     }
-    const bool resumes = scripted_ ? mishap_ == Mishap::reply_lost
-                                   : mishap_ == Mishap::reply_lost || (mishap_ == Mishap::none && random_.chance(1, 2));
+    const bool resumes =
+        scripted_ ? mishap_ == Mishap::reply_lost
+                  : mishap_ == Mishap::reply_lost || (mishap_ == Mishap::none && random_.chance(1, 2));
     parts_.counters.add("migration.reply_lost");
     if (resumes && from().exists()) {
         from().resume_after_move();

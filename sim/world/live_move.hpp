@@ -1,8 +1,9 @@
-// LiveMove: what libvirt, QEMU and the tunnel do while the guest moves (docs/design/0011). The memory is copied
-// while the guest runs; its vCPUs stop; what is in flight is drained and flushed; the state arrives and runs
-// there; a reply says so; the source's domain ends. It can end at each step: cancelled, the tunnel gone with
-// either clusterd, the cables silent for too long, the destination cannot load the state, the reply lost: then
-// the source's domain stays paused, or both run. Not in it: who may be served (that is the control plane's).
+// LiveMove: what libvirt, QEMU and the tunnel do while the guest moves (docs/design/0011). The memory is
+// copied while the guest runs; its vCPUs stop; what is in flight is drained and flushed; the state arrives
+// and runs there; a reply says so; the source's domain ends. It can end at each step: cancelled, the tunnel
+// gone with either clusterd, the cables silent for too long, the destination cannot load the state, the reply
+// lost: then the source's domain stays paused, or both run. Not in it: who may be served (that is the control
+// plane's).
 #pragma once
 
 #include <array>
@@ -44,8 +45,7 @@ class LiveMove {
         Done done;
         Progress progress;
     };
-    LiveMove(Parts parts, Prng random, bool scripted)
-        : parts_(parts), random_(random), scripted_(scripted) {}
+    LiveMove(Parts parts, Prng random, bool scripted) : parts_(parts), random_(random), scripted_(scripted) {}
     void set_hosts(GuestHost& first, GuestHost& second) { hosts_ = {&first, &second}; }
 
     // -- the gates and the tunnel are the clusterds'

@@ -74,7 +74,9 @@ class Operator {
     void ask(cluster::ApiCommand command);
     void ask(std::uint32_t node, cluster::ApiCommand command);
     void start_alone();
-    bool asked_something() const { return migrate_ || cancel_ || handover_ || moving_ || replace_ || vouched_; }
+    bool asked_something() const {
+        return migrate_ || cancel_ || handover_ || moving_ || replace_ || vouched_;
+    }
     std::optional<std::uint32_t> somebody();
 
     OperatorPort& port_;

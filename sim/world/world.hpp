@@ -224,7 +224,7 @@ class World final : public WorldPort, public GuestObserver, public EngineWatch {
     std::optional<Duration> boot_time_;  // always the same in a script
     bool cut_at_commit_ = false;
     std::optional<std::uint32_t> break_at_;  // a step of the next move at which something fails
-    Instant quiet_until_;  // no other fault before
+    Instant quiet_until_;                    // no other fault before
     std::uint32_t active_extents_ = 4;
     std::uint64_t faults_injected_ = 0;
     FaultPlan plan_;
