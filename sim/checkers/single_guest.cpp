@@ -8,6 +8,11 @@ std::string SingleGuestChecker::runs(bool here, bool there) {
     return here && there ? "the vCPUs of the guest run on both nodes" : "";
 }
 
+std::string SingleGuestChecker::runs_for_long(Duration twice) {
+    if (twice <= kTwice) return {};
+    return fmt::format("the vCPUs of the guest have run on both nodes for {:.1f} s", twice.seconds());
+}
+
 std::string SingleGuestChecker::starts(std::uint32_t node, bool other_runs) {
     if (!other_runs) return {};
     return fmt::format("the guest is started on node{} while it runs on node{}", node + 1, 2 - node);

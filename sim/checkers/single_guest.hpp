@@ -16,6 +16,10 @@ class SingleGuestChecker {
     // How long after its lease's end a guest may go on: the guard's stated time.
     static constexpr Duration kStated = seconds(3);
 
+    // How long both domains of a guest that moved may run, once the destination knows: its lease does not
+    // come for as long as the guard waits, then it is paused.
+    static constexpr Duration kTwice = seconds(6);
+
     struct Running {  // a guest's virtual CPUs on one host
         std::uint32_t node = 0;
         Instant local{0};  // that host's clock
@@ -26,6 +30,8 @@ class SingleGuestChecker {
 
     // empty when it was right; otherwise what is wrong
     static std::string runs(bool here, bool there);
+    // both after a move, one of them without a disk
+    static std::string runs_for_long(Duration twice);
     static std::string starts(std::uint32_t node, bool other_runs);
     static std::string right(const Running& running);
 };

@@ -77,6 +77,20 @@ void Guest::kill() {
     sweep_at_ = 0;
 }
 
+void Guest::go_on(std::uint32_t node, std::uint64_t epoch, FrontPort* port) {
+    INVARIANT(alive_, "only a guest that lives moves");
+    trace_.note(queue_.now(), node, "guest.moves", epoch, outstanding_);
+    set_vcpus(false);
+    for (Slot& slot : slots_) {
+        if (slot.active && slot.write != 0) history_.write_ended(queue_.now(), slot.write);
+        slot.active = false;
+    }
+    outstanding_ = 0;
+    node_ = node;
+    epoch_ = epoch;
+    port_ = port;
+}
+
 void Guest::set_vcpus(bool running) {
     if (running_ == running || !alive_) return;
     trace_.note(queue_.now(), node_, running ? TraceName("guest.resumed") : TraceName("guest.paused"),

@@ -78,6 +78,9 @@ class Guest final : public EventSink {
     void start(std::uint32_t node, std::uint64_t epoch);
     void kill();
     void set_vcpus(bool running);  // paused: completions arrive, nothing new is asked
+    // It goes on elsewhere, with its memory. What a copy asked that nobody answered is forgotten with the
+    // copy.
+    void go_on(std::uint32_t node, std::uint64_t epoch, FrontPort* port);
     bool alive() const { return alive_; }
     bool running() const { return alive_ && running_; }
     std::uint32_t node() const { return node_; }

@@ -42,7 +42,8 @@ class WorldPort {
     virtual void detach(std::uint32_t node) = 0;
     // a new backing, as the record says: blank where that row is not in the ack set
     virtual void guest_began(std::uint32_t) {}
-    virtual void committed_anew() {}  // the volume's record
+    virtual void committed_anew() {}             // the volume's record
+    virtual void move_stepped(std::uint32_t) {}  // LiveMove::Step
     virtual void make_replica(std::uint32_t node, const VolumeRecord& record) = 0;
 
   protected:
@@ -79,8 +80,14 @@ class Control : public ControlPort {
     // the guard holds the vCPUs of this node's guest
     virtual bool frozen(std::uint32_t) const { return false; }
     virtual void guest_ended() = 0;  // the guest crashed
+    // the machine on that node is gone; true: it goes on where it came from
+    virtual bool guest_vanishes(std::uint32_t) { return false; }
+    // the guest on the other node runs too, and is served; empty: not so
+    virtual std::string served_twice(std::uint32_t) const { return {}; }
     // -- the operator's wishes
     virtual void ask_handover() = 0;  // planned: the guest stops here and starts on the other node
+    virtual bool ask_migration(bool) { return false; }  // it moves while it runs; true: its node is drained
+    virtual void ask_cancel() {}
     // true: a new, blank replica is made at once; false: it is on its way, the world is told by make_replica
     virtual bool replace_replica(std::uint32_t node) = 0;
     virtual void replica_replaced(std::uint32_t node, ReplicaId fresh) = 0;

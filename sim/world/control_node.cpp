@@ -80,6 +80,7 @@ void ControlNode::die() {
     clusterd_.reset();
     inbox_.clear();
     parts_.store.unwatch(node_);
+    parts_.cluster.live_move().clusterd_died(node_);
 }
 
 void ControlNode::host_lost() {

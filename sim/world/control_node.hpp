@@ -18,6 +18,7 @@
 #include "sim/world/control.hpp"
 #include "sim/world/counters.hpp"
 #include "sim/world/guest_host.hpp"
+#include "sim/world/live_move.hpp"
 #include "sim/world/network.hpp"
 #include "sim/world/store.hpp"
 #include "sim/world/tasks.hpp"
@@ -35,6 +36,7 @@ class ClusterPort {
                        std::function<void(cluster::FenceOutcome, std::string)> answer) = 0;
     virtual void answered(std::uint32_t node, const cluster::ApiAnswer& answer) = 0;
     virtual void left(std::uint32_t node, const cluster::LeaveDone& done) = 0;
+    virtual LiveMove& live_move() = 0;
     virtual void guest_began(std::uint32_t node) = 0;
     // what the store has decided about the volume, for checks
     virtual const VolumeRecord& decided_volume() const = 0;

@@ -208,6 +208,10 @@ void ControlNode::run(const BlockdSetAside& order) {
 }
 
 void ControlNode::run(const BlockdRelease& order) {
+    // L3: libvirt may yet resume it here, and what it has in flight is still being written.
+    if (parts_.cluster.live_move().holds(node_) && order.epoch == parts_.guests.epoch())
+        judge("L3",
+              fmt::format("node{} gives up the epoch of a guest that has not arrived elsewhere", node_ + 1));
     const auto done = [this, tag = order.tag] { post(BlockdDone{tag, true, "", ""}); };
     if (!attached_) return from_blockd(done);
     refuse_epoch(order.epoch, done);
@@ -313,20 +317,45 @@ void ControlNode::run(const DestroyDomain& order) {
     });
 }
 
-// libvirt of this world cannot copy a running guest: every migration is given up.
+// ---- live migration
+// ---------------------------------------------------------------------------------------------
+
 void ControlNode::run(const OpenGate& order) {
-    post(GateDone{order.tag, true, "10.0.0.1:1"});
-}
-void ControlNode::run(const CloseGate&) {}
-void ControlNode::run(const MigrateDomain& order) {
-    after(milliseconds(random_.between(20, 2000)), [this, order] {
-        post(MigrateDone{order.tag, false, "the copy broke off", 0});
+    after(milliseconds(random_.between(1, 60)), [this, order] {
+        const bool ok = !random_.chance(1, 25);
+        if (ok) parts_.cluster.live_move().open_gate(node_, order.secret);
+        post(GateDone{order.tag, ok, ok ? name_ + ":7720" : "no port is free"});
     });
 }
-void ControlNode::run(const CancelMigration&) {}
+
+void ControlNode::run(const CloseGate&) {
+    parts_.cluster.live_move().close_gate(node_);
+}
+
+void ControlNode::run(const MigrateDomain& order) {
+    after(milliseconds(random_.between(5, 80)), [this, order] {
+        LiveMove::Order move;
+        move.from = node_;
+        move.epoch = order.disks.empty() ? 0 : order.disks.front().epoch;
+        move.secret = order.migration.secret;
+        move.done = [this, life = life_, tag = order.tag](bool ok, const std::string& why) {
+            if (life == life_) reply_later(milliseconds(1), MigrateDone{tag, ok, why, ok ? 100U : 0U});
+        };
+        move.progress = [this, life = life_, uuid = order.guest.uuid] {
+            if (life == life_)
+                post(MigrationProgress{uuid, std::uint64_t{1} << 30, std::uint64_t{1} << 29, 1 << 27});
+        };
+        parts_.cluster.live_move().begin(std::move(move));
+    });
+}
+
+void ControlNode::run(const CancelMigration&) {
+    parts_.counters.add("migration.cancelled");
+    parts_.cluster.live_move().cancel(node_);
+}
 
 void ControlNode::run(const GuardRegister& order) {
-    ha::Register guarded{order.uuid, order.name, {}, order.regrant_possible};
+    ha::Register guarded{order.uuid, order.name, {}, order.regrant_possible, order.incoming};
     for (const auto& volume : order.volumes) guarded.volumes.push_back({volume.id, volume.epoch});
     parts_.guests.guard(guarded);
 }

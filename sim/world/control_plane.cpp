@@ -20,11 +20,15 @@ ControlPlane::ControlPlane(Parts parts, Prng random, const Setup& setup)
     : parts_(parts),
       random_(random),
       setup_(setup),
-      store_(parts.tasks, parts.trace, parts.counters, parts.network, random_.fork()) {
+      store_(parts.tasks, parts.trace, parts.counters, parts.network, random_.fork()),
+      move_(
+          LiveMove::Parts{parts.tasks, parts.trace, parts.counters, parts.network, parts.guest, parts.world},
+          Prng(~random.next()), setup.scripted) {
     for (std::uint32_t node = 0; node < 2; ++node) {
         hosts_[node] = std::make_unique<GuestHost>(
             GuestHost::Parts{parts_.tasks, parts_.trace, parts_.counters, parts_.guest, parts_.world,
-                             [this](std::uint32_t about) { return lied_about(about); }},
+                             [this](std::uint32_t about) { return lied_about(about); },
+                             [this](std::uint32_t about) { return takes_orders(about); }},
             node, random_.fork());
         nodes_[node] = std::make_unique<ControlNode>(
             ControlNode::Parts{parts_.tasks, parts_.trace, parts_.counters, parts_.network, store_,
@@ -33,6 +37,7 @@ ControlPlane::ControlPlane(Parts parts, Prng random, const Setup& setup)
     }
     hosts_[0]->set_other(*hosts_[1]);
     hosts_[1]->set_other(*hosts_[0]);
+    move_.set_hosts(*hosts_[0], *hosts_[1]);
     operator_ = std::make_unique<Operator>(*this, parts_.tasks, parts_.trace, parts_.counters, random_.fork(),
                                            setup_.size_bytes, setup_.ack_mode);
     // until the volume is made
@@ -188,6 +193,7 @@ void ControlPlane::follow_volume() {
     if (now.owner && now.owner->revoking && !(before.record.owner && before.record.owner->revoking))
         parts_.counters.add("commit.revoking");
     if (now.owner && now.owner->revoking) revoking_since_.emplace(now.owner->epoch, parts_.tasks.now());
+    follow_handover(before.record);
     mask_ = ack_mask();
     parts_.world.committed_anew();
     if (now.owner) formed_ = true;
@@ -196,6 +202,55 @@ void ControlPlane::follow_volume() {
                                        committed_.revision, now.generation.counter, in_ack_set(0) ? "1" : "-",
                                        in_ack_set(1) ? "2" : "-", now.owner ? now.owner->node : "none",
                                        now.epoch, now.owner && now.owner->revoking ? " revoking" : ""));
+}
+
+// What the record says of moves: an epoch that was promised is only ever its own destination's, and nobody
+// goes back once the source has given up its epoch while the destination can take the next one.
+void ControlPlane::follow_handover(const VolumeRecord& before) {
+    const VolumeRecord& now = committed_.record;
+    if (before.handover && now.owner && now.owner->epoch == before.handover->epoch &&
+        now.owner->secret != before.handover->secret)
+        throw Violation(
+            "D13", fmt::format("epoch {} was promised to one, and granted to another", now.owner->epoch));
+    if (!before.handover || now.handover || !before.owner) return;
+    if (!now.owner || now.owner->epoch != before.owner->epoch) {
+        const bool switched = now.owner && now.owner->secret == before.handover->secret;
+        parts_.counters.add(switched ? "migration.switched" : "migration.ended_otherwise");
+        if (switched && now.owner->node == kNodeNames[0]) parts_.counters.add("site.migrated_back");
+        return;
+    }
+    parts_.counters.add("migration.given_up");
+    const std::uint32_t source = before.owner->node == kNodeNames[0] ? 0 : 1;
+    if (!refused_since_[source].contains(before.owner->epoch) || before.owner->revoking) return;
+    parts_.counters.add("site.given_up_after_release");
+    const auto there = truth_.nodes.find(before.handover->node);
+    const bool able = there != truth_.nodes.end() &&
+                      there->second.record.incarnation == before.handover->incarnation &&
+                      !written_off(1 - source) && in_ack_set(1 - source) &&
+                      parts_.world.host(1 - source).incarnation == before.handover->incarnation;
+    if (able) throw Violation("C9", "a move was given up after its source had given up the epoch");
+}
+
+// The guest's machine is gone on that node; true: the one it was copied from goes on.
+bool ControlPlane::guest_vanishes(std::uint32_t node) {
+    hosts_[node]->vanish();
+    return true;
+}
+
+std::string ControlPlane::served_twice(std::uint32_t node) const {
+    const std::uint32_t other = 1 - node;
+    if (!hosts_[other]->vcpus_run() || lied_about(0) || lied_about(1)) return {};
+    const BlockNode& block = parts_.world.block(other);
+    const bool served = block.running() && block.served_epoch() == hosts_[other]->epoch() &&
+                        block.view().role == replication::Role::primary &&
+                        block.view().frozen == replication::FreezeReason::none;
+    return served ? "the guest runs on both nodes, and is served on both" : "";
+}
+
+bool ControlPlane::ask_migration(bool drain) {
+    if (!parts_.guest.running()) return false;
+    operator_->ask_migration(drain);
+    return true;
 }
 
 bool ControlPlane::owns(std::uint32_t node, std::uint64_t epoch) const {

@@ -59,7 +59,11 @@ class ControlPlane final : public Control, public ClusterPort, public OperatorPo
     void witness_changed() override;
     bool frozen(std::uint32_t node) const override { return hosts_[node]->frozen(); }
     void guest_ended() override {}
+    bool guest_vanishes(std::uint32_t node) override;
+    std::string served_twice(std::uint32_t node) const override;
     void ask_handover() override { operator_->ask_handover(); }
+    bool ask_migration(bool drain) override;
+    void ask_cancel() override { operator_->ask_cancel(); }
     bool replace_replica(std::uint32_t node) override;
     void replica_replaced(std::uint32_t, ReplicaId) override {}
     void vouch_for_off(std::uint32_t node, Instant until) override { operator_->vouch_for_off(node, until); }
@@ -92,6 +96,7 @@ class ControlPlane final : public Control, public ClusterPort, public OperatorPo
     void answered(std::uint32_t node, const cluster::ApiAnswer& answer) override;
     void left(std::uint32_t node, const cluster::LeaveDone& done) override;
     void guest_began(std::uint32_t node) override { parts_.world.guest_began(node); }
+    LiveMove& live_move() override { return move_; }
     const VolumeRecord& decided_volume() const override { return committed_.record; }
     ControlChecker& checker() override { return checker_; }
     bool rightful(std::uint32_t node) const override;
@@ -117,6 +122,7 @@ class ControlPlane final : public Control, public ClusterPort, public OperatorPo
   private:
     void applied(std::uint32_t member, std::uint64_t revision, std::span<const cluster::KeyChange> changes);
     void follow_volume();
+    void follow_handover(const VolumeRecord& before);
     void follow_nodes(std::span<const cluster::KeyChange> changes);
     void follow_word(const NodeRecord& record);
     void look();
@@ -126,6 +132,7 @@ class ControlPlane final : public Control, public ClusterPort, public OperatorPo
     Prng random_;
     Setup setup_;
     StoreModel store_;
+    LiveMove move_;
     std::array<std::unique_ptr<GuestHost>, 2> hosts_;
     std::array<std::unique_ptr<ControlNode>, 2> nodes_;
     std::unique_ptr<Operator> operator_;

@@ -48,7 +48,9 @@ constexpr std::array<std::string_view, kFaultKinds> kNames = {"power_cut",
                                                               "leave_and_return",
                                                               "witness_image",
                                                               "long_partition",
-                                                              "store_image"};
+                                                              "store_image",
+                                                              "migrate",
+                                                              "migrate_and_break"};
 
 }  // namespace
 
@@ -66,6 +68,10 @@ FaultPlan FaultPlan::swarm(Prng& random) {
     constexpr std::array<Fault, 6> kCore = {Fault::power_cut,     Fault::cut_links,   Fault::crash_blockd,
                                             Fault::reset_session, Fault::reboot_fast, Fault::power_cut_owner};
     for (int i = 0; i < 2; ++i) plan.kinds.push_back(kCore[random.below(kCore.size())]);
+    if (random.chance(1, 2)) {
+        for (int i = 0; i < 3; ++i) plan.kinds.push_back(Fault::migrate_and_break);
+        plan.kinds.push_back(Fault::migrate);
+    }
     plan.count = static_cast<std::uint32_t>(random.between(10, 18));
     return plan;
 }

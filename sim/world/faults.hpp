@@ -59,6 +59,8 @@ enum class Fault : std::uint8_t {
     witness_image,
     long_partition,
     store_image,
+    migrate,
+    migrate_and_break,
     count,
 };
 inline constexpr std::size_t kFaultKinds = static_cast<std::size_t>(Fault::count);

@@ -30,6 +30,8 @@ class GuestHost {
         WorldPort& world;
         // a fence device said that this node was off, and it was not
         std::function<bool(std::uint32_t node)> lied_about;
+        // its clusterd takes part in what the cluster decides
+        std::function<bool(std::uint32_t node)> acts;
     };
     GuestHost(Parts parts, std::uint32_t node, Prng random)
         : parts_(std::move(parts)), node_(node), random_(random) {}
@@ -44,13 +46,23 @@ class GuestHost {
 
     // -- libvirt
     bool exists() const;
-    bool frozen() const { return frozen_; }
+    bool frozen() const { return frozen_ || stopped_; }
     bool vcpus_run() const;
     cluster::DomainState state() const;
     std::uint64_t epoch() const { return epoch_; }
     std::string start(std::uint64_t epoch);  // empty, or why not
     void destroy();
     void shut_down();
+    void vanish();  // its QEMU is gone
+
+    // -- a move (LiveMove): the destination's side, the source's side
+    bool receive(std::uint64_t epoch);  // false: a domain exists here
+    bool incoming() const { return incoming_; }
+    void drop_incoming();
+    void arrive();
+    void stop_for_move();
+    void resume_after_move();
+    void leave_after_move();
     std::function<void()> changed;  // the list of domains is another now
 
     // -- guard
@@ -61,7 +73,10 @@ class GuestHost {
     void act(const ha::GuardOutput& output);
     void apply_vcpus();
     void end(const char* why);
-    void check_twice() const;
+    void leave();
+    void tell();
+    void check_twice();
+    void check_twice_for_long();
     void check_right() const;
     void arm();
     Instant local() const;
@@ -74,6 +89,12 @@ class GuestHost {
     GuestId guarded_;
     ha::GuardState seen_ = ha::GuardState::allowed;
     bool husk_ = false;
+    bool twin_ = false;              // a husk that has the guest's memory as it was when it moved
+    bool incoming_ = false;          // exists and waits for the guest's state
+    bool stopped_ = false;           // by libvirt, to move it
+    std::uint64_t completions_ = 0;  // of the guest, when it arrived here
+    std::uint64_t guarded_epoch_ = 0;
+    Instant twice_since_ = Instant::never();
     bool frozen_ = false;
     bool existed_ = false;
     bool shutting_down_ = false;

@@ -244,7 +244,7 @@ bool World::inject_control_fault(Fault fault, std::uint32_t node) {
     switch (fault) {
         case Fault::guest_crash:
             if (!guest_->alive()) return false;
-            guest_->kill();
+            end_guest(guest_->node());
             control_->guest_ended();
             return true;
         case Fault::handover: control_->ask_handover(); return true;

@@ -1,7 +1,10 @@
 // Faults that concern the control plane as a whole: partitions that leave the fence devices reachable, power
 // cuts at the very moment of a commit, long partitions with an operator who believes what he should not,
 // devices that lie, store directories from old images, guests that kill their hosts.
+#include <array>
 #include <utility>
+
+#include <fmt/format.h>
 
 #include "sim/world/world.hpp"
 
@@ -60,6 +63,44 @@ void World::committed_anew() {
     });
 }
 
+// A step of a move begins; what was to fail then fails now, or a little later.
+void World::move_stepped(std::uint32_t step) {
+    if (break_at_ != step || healing_) return;
+    break_at_.reset();
+    const bool at_once = random_.chance(1, 2);
+    tasks_.after(microseconds(at_once ? random_.between(0, 20'000) : random_.between(0, 1'500'000)),
+                 [this, step] {
+                     if (healing_) return;
+                     constexpr std::array kBreaks = {Fault::power_cut_owner,
+                                                     Fault::power_cut_peer,
+                                                     Fault::power_cut,
+                                                     Fault::reboot_fast,
+                                                     Fault::crash_blockd,
+                                                     Fault::crash_both_blockd,
+                                                     Fault::clusterd_crash,
+                                                     Fault::clusterd_crash,
+                                                     Fault::clusterd_crash,
+                                                     Fault::pause_short,
+                                                     Fault::pause_long,
+                                                     Fault::cut_links,
+                                                     Fault::cut_control,
+                                                     Fault::cut_between_nodes,
+                                                     Fault::cut_everything_between,
+                                                     Fault::reset_session,
+                                                     Fault::store_trouble,
+                                                     Fault::guest_crash,
+                                                     Fault::handover,
+                                                     Fault::slow_disk,
+                                                     Fault::dead_disk,
+                                                     Fault::leave_and_return,
+                                                     Fault::count};
+                     const Fault fault = kBreaks[random_.below(kBreaks.size())];
+                     counters_.add(fmt::format("migration.broken_at_{}", step));
+                     if (fault == Fault::count) return control_->ask_cancel();
+                     inject(fault, static_cast<std::uint32_t>(random_.below(2)));
+                 });
+}
+
 bool World::inject_cluster_fault(Fault fault, std::uint32_t node) {
     switch (fault) {
         case Fault::cut_between_nodes:
@@ -79,6 +120,11 @@ bool World::inject_cluster_fault(Fault fault, std::uint32_t node) {
                 network_.cut_both_ways(Cable::link2, 0, 1, false);
             });
             return true;
+        case Fault::migrate: return control_->ask_migration(random_.chance(1, 6));
+        case Fault::migrate_and_break:
+            if (!control_->ask_migration(random_.chance(1, 6))) return false;
+            break_at_ = static_cast<std::uint32_t>(random_.between(1, 4));
+            return true;
         case Fault::fence_lies:
             // With two voters a lie lets both force: that is split brain, declared, and the operator's.
             if (voters_ == Voters::two) return false;
@@ -91,7 +137,7 @@ bool World::inject_cluster_fault(Fault fault, std::uint32_t node) {
             return true;
         case Fault::poison_guest:
             poisoned_ = true;
-            if (guest_->alive()) guest_->kill();
+            if (guest_->alive()) end_guest(guest_->node());
             tasks_.after(seconds(random_.between(30, 90)), [this] { poisoned_ = false; });
             return true;
         case Fault::store_image:

@@ -105,6 +105,38 @@ void Operator::move_guest(const GuestRecord& guest) {
     }
 }
 
+// true: he has asked for something
+bool Operator::migrate(const Tables& tables, const GuestRecord& guest) {
+    if (std::exchange(cancel_, false) && guest.migration) {
+        counters_.add("operator.cancels");
+        ask(GuestMigrateCancel{kName});
+        return true;
+    }
+    for (const auto& [name, row] : tables.nodes) {
+        if (!row.record.drained) continue;
+        if (undrain_at_ == Instant::never())
+            undrain_at_ = tasks_.now() + milliseconds(random_.between(3000, 20'000));
+        if (!careful_ && tasks_.now() < undrain_at_) return false;
+        counters_.add("operator.undrains");
+        ask(NodeUndrain{name});
+        return true;
+    }
+    undrain_at_ = Instant::never();
+    if (!migrate_ || tasks_.now() > migrate_until_ || careful_) {
+        migrate_ = false;
+        return false;
+    }
+    const bool ready = guest.placement && guest.placement->phase == GuestPhase::running && !guest.migration &&
+                       guest.wish == GuestWish::running;
+    if (!ready || !somebody()) return false;
+    migrate_ = false;
+    counters_.add(drain_ ? "operator.drains" : "operator.migrates");
+    GuestMigrate move;
+    move.name = kName;
+    drain_ ? ask(NodeDrain{guest.placement->node}) : ask(move);
+    return true;
+}
+
 // Nobody acts for long, and only one of two voters has a store: he accepts what may be lost.
 void Operator::start_alone() {
     if (somebody()) {
@@ -132,6 +164,7 @@ void Operator::look_after() {
         return ask(1 - *vouched_, ConfirmDown{kNodeNames[*vouched_], kNodeNames[*vouched_]});
     }
     if (careful_) start_alone();
+    if (migrate(tables, guest)) return;
     if (replace_) {
         const auto node = *std::exchange(replace_, std::nullopt);
         counters_.add("operator.replaces_replica");

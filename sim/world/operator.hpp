@@ -45,6 +45,12 @@ class Operator {
 
     void start() { tick(); }
     void ask_handover() { handover_ = true; }
+    void ask_migration(bool drain) {
+        migrate_ = true;
+        drain_ = drain;
+        migrate_until_ = tasks_.now() + seconds(12);
+    }
+    void ask_cancel() { cancel_ = true; }
     void replace(std::uint32_t node) { replace_ = node; }
     // from now on until then he tells the other node that this one is off
     void vouch_for_off(std::uint32_t node, Instant until) {
@@ -64,10 +70,13 @@ class Operator {
     void make();
     void look_after();
     void move_guest(const GuestRecord& guest);
+    bool migrate(const cluster::Tables& tables, const GuestRecord& guest);
     void ask(cluster::ApiCommand command);
     void ask(std::uint32_t node, cluster::ApiCommand command);
     void start_alone();
-    bool asked_something() const { return handover_ || moving_ || replace_ || vouched_; }
+    bool asked_something() const {
+        return migrate_ || cancel_ || handover_ || moving_ || replace_ || vouched_;
+    }
     std::optional<std::uint32_t> somebody();
 
     OperatorPort& port_;
@@ -82,6 +91,11 @@ class Operator {
     bool obeys_ = false;
     bool handover_ = false;
     bool moving_ = false;
+    bool migrate_ = false;
+    bool drain_ = false;
+    bool cancel_ = false;
+    Instant migrate_until_{0};
+    Instant undrain_at_ = Instant::never();
     bool pull_plug_ = false;  // it would not follow the button
     std::string move_to_;
     std::optional<std::uint32_t> replace_;

@@ -170,12 +170,18 @@ void World::power_off(std::uint32_t node) {
     link_.pause(node, false);
     link_.host_vanished(node);
     network_.set_isolated(node, true);
-    if (guest_->alive() && guest_->node() == node) guest_->kill();
+    end_guest(node);
     disks_[node]->power_cut();
     end_blockd(node);
     history_.node_lost_volatile(node);
     control_->host_lost(node);
     check_tracking();
+}
+
+// The machine on that node is gone. Where it was just being moved away from, it may go on.
+void World::end_guest(std::uint32_t node) {
+    if (!guest_->alive() || guest_->node() != node || control_->guest_vanishes(node)) return;
+    guest_->kill();
 }
 
 void World::start_blockd(std::uint32_t node) {
@@ -355,6 +361,7 @@ std::uint32_t World::on_acknowledged(std::uint32_t node, std::uint64_t epoch, co
     const std::uint32_t mask = control_->ack_mask();
     const Breach early = stable_before_->acknowledged(node, epoch, request.operation == GuestOperation::read);
     if (!early.promise.empty()) on_breach(early.promise, early.what);
+    if (const std::string twice = control_->served_twice(node); !twice.empty()) on_breach("C1", twice);
     const std::string breach = permission_->acknowledged(node, epoch, control_->owns(node, epoch), mask);
     if (!breach.empty()) on_breach("D2", breach);
     return mask;

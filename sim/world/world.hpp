@@ -150,6 +150,7 @@ class World final : public WorldPort, public GuestObserver, public EngineWatch {
     void boot(std::uint32_t node);
     void crash_blockd(std::uint32_t node, Duration away);
     void end_blockd(std::uint32_t node);
+    void end_guest(std::uint32_t node);
     TimingRecord timing();
     void make_control(const VolumeRecord& first);
     void crash_clusterd(std::uint32_t node);
@@ -164,6 +165,8 @@ class World final : public WorldPort, public GuestObserver, public EngineWatch {
     void part_for_long();
     void guest_began(std::uint32_t node) override;
     void committed_anew() override;
+    void move_stepped(std::uint32_t step) override;
+    bool break_the_move(std::uint32_t node);
     void flap(std::uint32_t times);
     void restore_old_image(std::uint32_t node);
     void repair_failed_replicas();
@@ -220,7 +223,8 @@ class World final : public WorldPort, public GuestObserver, public EngineWatch {
     bool poisoned_ = false;
     std::optional<Duration> boot_time_;  // always the same in a script
     bool cut_at_commit_ = false;
-    Instant quiet_until_;  // no other fault before
+    std::optional<std::uint32_t> break_at_;  // a step of the next move at which something fails
+    Instant quiet_until_;                    // no other fault before
     std::uint32_t active_extents_ = 4;
     std::uint64_t faults_injected_ = 0;
     FaultPlan plan_;

@@ -331,7 +331,12 @@ std::string GuestAgent::disk_lost(Run& run) const {
         }
         const replication::View& view = facts->second.view;
         const bool served = view.role == replication::Role::primary && view.epoch == epoch;
-        if ((!counts && !served) || view.frozen == replication::FreezeReason::disk_lost) lost = name;
+        if (served) run.served.insert(name);
+        // A guest that moved here runs before this node's view shows that its disk is served (seed 510).
+        const bool may_lag = run.placement.phase == GuestPhase::running && !run.served.contains(name) &&
+                             context_.now - run.since < kAttachGrace;
+        if ((!counts && !served && !may_lag) || view.frozen == replication::FreezeReason::disk_lost)
+            lost = name;
     }
     if (!unattached) {
         run.unattached_since.reset();

@@ -15,6 +15,7 @@
 
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "core/cluster/context.hpp"
@@ -57,6 +58,7 @@ class GuestAgent {
         bool placement_lost = false;       // nothing to commit any more
         std::string error;
         Instant repeat_at;
+        std::set<std::string> served;             // volumes that were seen served in this epoch
         std::optional<Instant> unattached_since;  // blockd is there, and has a volume of its not attached
     };
 

@@ -410,6 +410,7 @@ struct GuardRegister {  // before the domain is started
     std::string name;
     std::vector<GuardedVolume> volumes;
     bool regrant_possible = false;  // another node could be granted while this one is cut off
+    bool incoming = false;          // it moves here while it runs; its leases follow it
 };
 struct GuardRevoked {  // ownership is lost by a committed record: kill the guests of that epoch
     VolumeId volume;

@@ -1,6 +1,7 @@
 #include "core/cluster/migration_agent.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/cluster/migration_rules.hpp"
 #include "core/cluster/volume_rules.hpp"
@@ -69,7 +70,10 @@ bool MigrationAgent::destination_ended(const std::string& name, Destination& des
     if (destination.close_at == Instant::never())
         destination.close_at = here ? context_.now + kFinishPatience : context_.now;
     if (context_.now < destination.close_at) return false;
-    if (row != context_.gated.guests.end()) context_.emit(CloseGate{row->second.record.uuid});
+    if (row == context_.gated.guests.end()) return true;
+    context_.emit(CloseGate{row->second.record.uuid});
+    if (!here && domain(row->second.record.uuid) == nullptr)
+        context_.emit(GuardForget{row->second.record.uuid});
     return true;
 }
 
@@ -369,9 +373,24 @@ void MigrationAgent::destination(const std::string& name, const Row<GuestRecord>
     }
     // Begun by libvirt when all of its state has arrived, and not before.
     const bool runs = here != nullptr && here->state == DomainState::running;
-    if (!runs || context_.now < destination.repeat_at) return;
+    destination.ran = here != nullptr && (destination.ran || runs);
+    if (runs && !std::exchange(destination.guarded, true)) guard_it(guest);
+    if (!destination.ran || context_.now < destination.repeat_at) return;
     destination.repeat_at = context_.now + kRepeat;
     peers_.send(guest.placement->node, GuestArrived{guest.uuid, migration.secret});
+}
+
+// It runs here before its leases do, for a stated time: the source may have been resumed as well (L5), and
+// whoever would have to end that may be away.
+void MigrationAgent::guard_it(const GuestRecord& guest) {
+    GuardRegister guarded{guest.uuid, guest.name, {}, false, true};
+    for (const auto& disk : guest.disks) {
+        const auto volume = context_.gated.volumes.find(disk.volume);
+        if (volume == context_.gated.volumes.end() || !volume->second.record.handover) continue;
+        const VolumeRecord& record = volume->second.record;
+        guarded.volumes.push_back({record.name, record.id, record.handover->epoch});
+    }
+    context_.emit(std::move(guarded));
 }
 
 void MigrationAgent::open_gate(const std::string& name, const GuestRecord& guest, Destination& destination) {

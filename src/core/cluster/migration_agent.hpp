@@ -58,7 +58,8 @@ class MigrationAgent {
     };
     struct Destination {
         std::string secret;
-        bool asked = false;  // for the gate
+        bool guarded = false;  // its guard knows that it came
+        bool ran = false;      // it was seen to run here; the guard may have paused it since
         std::string address;
         bool busy = false;
         Instant repeat_at;
@@ -84,6 +85,7 @@ class MigrationAgent {
     void finish_operation(const OperationId& operation, const std::string& error, std::uint32_t downtime_ms,
                           Txn& txn);
     void destination(const std::string& name, const Row<GuestRecord>& row);
+    void guard_it(const GuestRecord& guest);
     void open_gate(const std::string& name, const GuestRecord& guest, Destination& destination);
     void commit_prepared(const std::string& name, const Row<GuestRecord>& row, Destination& destination);
     const DomainView* domain(const GuestId& uuid) const;

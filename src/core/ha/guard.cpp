@@ -17,12 +17,19 @@ std::string_view to_string(GuardState state) {
     return "unknown";
 }
 
-// The earliest end of its leases; a lease never heard of has ended.
+// The earliest end of its leases; a lease never heard of has ended, but that of a guest which moves here is
+// on its way: where it does not come, the guest may run elsewhere as well (scenario L5).
 Instant Guard::lease_end(const Entry& entry) const {
     Instant end = Instant::never();
     for (const auto& volume : entry.volumes) {
         const auto lease = leases_.find({volume.volume, volume.epoch});
-        end = std::min(end, lease == leases_.end() ? Instant{} : lease->second);
+        if (lease != leases_.end()) {
+            end = std::min(end, lease->second);
+        } else if (!entry.incoming) {
+            end = Instant{};
+        } else if (entry.arrived != Instant::never()) {
+            end = std::min(end, entry.arrived + config_.arrival);
+        }
     }
     return end;
 }
@@ -130,6 +137,9 @@ void Guard::step(Instant now, const GuardInput& input, GuardOutputs& outputs) {
     if (const auto* add = std::get_if<Register>(&input)) {
         Entry& entry = guests_[add->guest];
         entry.name = add->name;
+        // told again when it is placed here, in the same epochs
+        entry.incoming = add->incoming || (entry.incoming && entry.volumes == add->volumes);
+        if (entry.volumes != add->volumes) entry.arrived = Instant::never();
         entry.volumes = add->volumes;
         entry.regrant_possible = add->regrant_possible;
     } else if (const auto* lease = std::get_if<LeaseUntil>(&input)) {
@@ -153,6 +163,8 @@ void Guard::step(Instant now, const GuardInput& input, GuardOutputs& outputs) {
         const auto entry = guests_.find(seen->guest);
         if (entry != guests_.end()) {
             entry->second.seen = seen->seen;
+            if (seen->seen == SeenDomain::running)
+                entry->second.arrived = std::min(entry->second.arrived, now);
             entry->second.ever_seen = entry->second.ever_seen || seen->seen != SeenDomain::gone;
         }
     }

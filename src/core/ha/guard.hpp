@@ -30,6 +30,7 @@ struct GuardConfig {
     Duration lease = seconds(10);
     Duration verify = seconds(2);      // a pause or a kill must be verified within this
     Duration kill_after = seconds(5);  // after the lease's end, where another node could be granted
+    Duration arrival = seconds(3);     // a guest that moved here runs before its lease does
 };
 
 enum class GuardState : std::uint8_t { allowed, freezing, frozen, thawing, killing };
@@ -40,12 +41,14 @@ struct GuardTick {};
 struct GuardVolume {
     VolumeId volume;
     std::uint64_t epoch = 0;
+    bool operator==(const GuardVolume&) const = default;
 };
 struct Register {  // again for the same guest: replaces its volumes
     GuestId guest;
     std::string name;
     std::vector<GuardVolume> volumes;
     bool regrant_possible = false;  // another node could be granted while this one is cut off
+    bool incoming = false;          // it moves here while it runs (0011); its lease follows it
 };
 struct LeaseUntil {  // blockd's LeaseExtended
     VolumeId volume;
@@ -118,7 +121,9 @@ class Guard {
         GuardState state = GuardState::allowed;
         SeenDomain seen = SeenDomain::gone;
         bool ever_seen = false;
-        Instant since;  // of the state
+        bool incoming = false;
+        Instant arrived = Instant::never();  // first seen running, of one that is incoming
+        Instant since;                       // of the state
         std::string reason;
     };
     Instant lease_end(const Entry& entry) const;

@@ -61,7 +61,8 @@ void GuardDriver::handle(const cluster::GuardRegister& order) {
                     {"pid", 0},
                     {"start_time", 0},
                     {"volumes", volumes},
-                    {"regrant_possible", order.regrant_possible}};
+                    {"regrant_possible", order.regrant_possible},
+                    {"incoming", order.incoming}};
     const std::scoped_lock lock(impl_->mutex);
     impl_->registered[order.uuid] = body;
     impl_->send(body);

@@ -188,8 +188,11 @@ Status GuardDaemon::register_guest(const json& body) {
     if (!start_time) return tl::unexpected<Error>(start_time.error());
     if (!body.contains("volumes") || !body["volumes"].is_array())
         return bad("volumes: a list of {volume, epoch}");
-    ha::Register registration{
-        *guest, body.value("name", guest->to_string()), {}, body.value("regrant_possible", false)};
+    ha::Register registration{*guest,
+                              body.value("name", guest->to_string()),
+                              {},
+                              body.value("regrant_possible", false),
+                              body.value("incoming", false)};
     for (const json& one : body["volumes"]) {
         if (!one.is_object()) return bad("volumes: a list of {volume, epoch}");
         auto volume = id<VolumeId>(one, "volume");

@@ -56,6 +56,30 @@ TEST(Guard, ARenewedLeaseKeepsItRunning) {
     }
 }
 
+// L5: a guest that moved here runs before its lease does, for as long as that takes; then it stands still.
+TEST(Guard, AGuestThatMovedHereAwaitsItsLease) {
+    Bench b;
+    b.step(Register{kGuest, "web1", {{kVolume, 8}}, false, true});
+    b.step(DomainSeen{kGuest, SeenDomain::running});
+    b.after(milliseconds(2900));
+    EXPECT_EQ(b.state(), GuardState::allowed);
+    b.step(LeaseUntil{kVolume, 8, b.now + seconds(10)});
+    b.step(Register{kGuest, "web1", {{kVolume, 8}}, true});  // placed here now
+    b.after(seconds(9));
+    EXPECT_EQ(b.state(), GuardState::allowed);
+
+    Bench other;
+    other.step(Register{kGuest, "web1", {{kVolume, 8}}, false, true});
+    other.step(DomainSeen{kGuest, SeenDomain::running});
+    other.after(seconds(3));
+    EXPECT_TRUE(other.said<FreezeDomain>());
+    other.step(DomainSeen{kGuest, SeenDomain::paused});
+    other.after(seconds(60));
+    EXPECT_EQ(other.state(), GuardState::frozen);
+    other.step(LeaseUntil{kVolume, 8, other.now + seconds(10)});
+    EXPECT_TRUE(other.said<ThawDomain>());
+}
+
 TEST(Guard, H40FrozenNotKilledAndResumedByAFreshLease) {
     Bench b;
     b.run();
