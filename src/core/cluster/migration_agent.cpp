@@ -207,6 +207,8 @@ void MigrationAgent::after_failure(const std::string& name, const Row<GuestRecor
             give_up(name, row, source, why.empty() ? "it ended while it moved" : why);
     } else if (here->state == DomainState::running) {
         give_up(name, row, source, why.empty() ? "libvirt stopped copying it" : why);
+    } else if (frozen(row.record)) {
+        source.ended = context_.now;  // paused by the guard perhaps, until its lease is fresh (seed 2028)
     } else if (waited > kResumePatience && context_.now >= source.repeat_at) {
         // Neither moved nor resumed: it is ended, and started anew by the ordinary way.
         source.repeat_at = context_.now + seconds(5);
@@ -214,6 +216,16 @@ void MigrationAgent::after_failure(const std::string& name, const Row<GuestRecor
         context_.domain_waits[tag] = [this](const DomainDone&) { context_.emit(ListDomains{}); };
         context_.emit(DestroyDomain{tag, row.record.uuid, "left paused by a migration that failed"});
     }
+}
+
+bool MigrationAgent::frozen(const GuestRecord& guest) const {
+    return std::ranges::any_of(guest.disks, [this](const GuestDisk& disk) {
+        const auto volume = context_.gated.volumes.find(disk.volume);
+        if (volume == context_.gated.volumes.end()) return false;
+        const auto facts = context_.volumes.find(volume->second.record.id);
+        return facts == context_.volumes.end() ||
+               facts->second.view.frozen != replication::FreezeReason::none;
+    });
 }
 
 // The point of no return. The guest's own QEMU does not run here, and the one there has begun.

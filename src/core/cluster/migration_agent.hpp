@@ -76,6 +76,7 @@ class MigrationAgent {
     void copying(const std::string& name, const Row<GuestRecord>& row, Source& source);
     void after_failure(const std::string& name, const Row<GuestRecord>& row, Source& source);
     void start_copy(const std::string& name, const Row<GuestRecord>& row, Source& source);
+    bool frozen(const GuestRecord& guest) const;
     std::string abort_reason(const GuestRecord& guest) const;
     void release(const std::string& name, const GuestRecord& guest, Source& source);
     void commit_switch(const std::string& name, const Row<GuestRecord>& row, Source& source);

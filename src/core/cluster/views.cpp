@@ -284,6 +284,8 @@ GuestView Views::guest(const GuestRecord& record) const {
         view.phase = for_good ? "blocked" : "waiting";
     }
     if (const auto why = guest_why(record); !why.empty()) view.why = why;
+    if (view.state == "paused" && !view.why)
+        view.why = "its lease is not fresh, or it was paused by hand; 'gemel explain vm " + record.name + "'";
     return view;
 }
 

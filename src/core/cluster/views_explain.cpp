@@ -148,7 +148,8 @@ void Views::volume_problems(std::vector<ProblemView>& out) const {
 void Views::guest_problems(std::vector<ProblemView>& out) const {
     for (const auto& [name, row] : tables_.guests) {
         const auto view = guest(row.record);
-        if (view.desired != "running" || view.state == "running") continue;
+        const bool switching = view.state == "paused" && view.migration;
+        if (view.desired != "running" || view.state == "running" || switching) continue;
         const bool blocked = view.phase == "blocked";
         out.push_back({blocked ? "error" : "warning", "vm/" + name,
                        "guest " + name + " shall run and is " + view.phase.value_or(view.state),
