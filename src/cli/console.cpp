@@ -13,6 +13,8 @@
 
 #include <fmt/format.h>
 
+#include "adapters/system/owned_fd.hpp"
+#include "adapters/system/unix_address.hpp"
 #include "cli/terminal.hpp"
 
 namespace gemel::cli {
@@ -21,20 +23,6 @@ namespace {
 
 constexpr char kDetach = 0x1d;  // Ctrl-]
 constexpr int kLookMs = 200;
-
-class Descriptor {
-  public:
-    explicit Descriptor(int fd) : fd_(fd) {}
-    Descriptor(const Descriptor&) = delete;
-    Descriptor& operator=(const Descriptor&) = delete;
-    ~Descriptor() {
-        if (fd_ >= 0) close(fd_);
-    }
-    int get() const { return fd_; }
-
-  private:
-    int fd_;
-};
 
 // The user's terminal in raw mode for as long as this lives; nothing where the input is none.
 class RawTerminal {
@@ -80,13 +68,8 @@ Result<int> open_line(const std::string& kind, const std::string& path) {
         }
         return fd;
     }
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    if (path.size() >= sizeof address.sun_path) {
-        errno = ENAMETOOLONG;
-        return refuse("opened");
-    }
-    std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+    sockaddr_un address;
+    if (!unix_address(path, address)) return refuse("opened");
     const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return refuse("opened");
     if (connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
@@ -145,7 +128,7 @@ Result<ConsoleEnd> attach_console(const std::string& kind, const std::string& pa
     }
     auto opened = open_line(kind, path);
     if (!opened) return tl::unexpected<Error>(opened.error());
-    const Descriptor line(*opened);
+    const OwnedFd line(*opened);
     const RawTerminal raw;
     attached();
     std::array<pollfd, 2> waits{{{STDIN_FILENO, POLLIN, 0}, {line.get(), POLLIN, 0}}};

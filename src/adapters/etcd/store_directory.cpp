@@ -12,25 +12,12 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "adapters/system/owned_fd.hpp"
+
 namespace gemel::etcd {
 namespace {
 
 namespace fs = std::filesystem;
-
-class Descriptor {
-  public:
-    explicit Descriptor(int fd) : fd_(fd) {}
-    ~Descriptor() {
-        if (fd_ >= 0) ::close(fd_);
-    }
-    Descriptor(const Descriptor&) = delete;
-    Descriptor& operator=(const Descriptor&) = delete;
-    int get() const { return fd_; }
-    bool ok() const { return fd_ >= 0; }
-
-  private:
-    int fd_;
-};
 
 tl::unexpected<Error> broken(const char* what, const fs::path& path) {
     return fail(ErrorCode::io_error,
@@ -65,12 +52,12 @@ Status copy_extent(int from, int to, off_t begin, off_t end, const fs::path& pat
 }
 
 Status copy_one_file(const fs::path& from, const fs::path& to) {
-    const Descriptor in(::open(from.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!in.ok()) return broken("open", from);
+    const OwnedFd in(::open(from.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!in.is_open()) return broken("open", from);
     struct stat status {};
     if (::fstat(in.get(), &status) != 0) return broken("look at", from);
-    const Descriptor out(::open(to.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, status.st_mode & 0777));
-    if (!out.ok()) return broken("create", to);
+    const OwnedFd out(::open(to.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, status.st_mode & 0777));
+    if (!out.is_open()) return broken("create", to);
     if (::ftruncate(out.get(), status.st_size) != 0) return broken("size", to);
     off_t position = 0;
     while (position < status.st_size) {
@@ -120,8 +107,8 @@ Status rename_durably(const fs::path& from, const fs::path& to) {
 }  // namespace
 
 Status sync_directory(const fs::path& path) {
-    const Descriptor directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (!directory.ok() || ::fsync(directory.get()) != 0) return broken("sync", path);
+    const OwnedFd directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!directory.is_open() || ::fsync(directory.get()) != 0) return broken("sync", path);
     return {};
 }
 
@@ -140,8 +127,8 @@ Status copy_tree_durably(const fs::path& from, const fs::path& to) {
 Status write_file_durably(const fs::path& path, const std::string& content, unsigned mode) {
     const fs::path temporary = path.string() + ".new";
     {
-        const Descriptor file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode));
-        if (!file.ok()) return broken("create", temporary);
+        const OwnedFd file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode));
+        if (!file.is_open()) return broken("create", temporary);
         if (auto ok = write_all(file.get(), content.data(), content.size(), 0, temporary); !ok) return ok;
         if (::fsync(file.get()) != 0) return broken("sync", temporary);
     }

@@ -11,22 +11,21 @@
 
 #include <fmt/format.h>
 
+#include "adapters/system/unix_address.hpp"
 #include "base/invariant.hpp"
 
 namespace gemel::front {
 namespace {
 
 Result<int> listen_on_path(const std::string& path) {
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    if (path.size() >= sizeof address.sun_path) {
+    sockaddr_un address;
+    if (!unix_address(path, address)) {
         return fail(
             ErrorCode::invalid_argument,
             fmt::format(
                 "{} is too long for a socket ({} bytes at most): use a shorter run_dir or volume name", path,
                 sizeof address.sun_path - 1));
     }
-    std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
     const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return fail(ErrorCode::io_error, fmt::format("no unix socket: {}", std::strerror(errno)));
     ::unlink(path.c_str());  // of a former process: the back end's lock is held, so that process is gone

@@ -13,6 +13,7 @@
 
 #include "adapters/ipc/control_socket.hpp"
 #include "adapters/ipc/line_socket.hpp"
+#include "adapters/system/boot_clock.hpp"
 
 namespace gemel::ipc {
 
@@ -49,7 +50,7 @@ class ControlClient::Loop {
     void post(json request, Duration timeout, Answer answer) {
         {
             const std::scoped_lock lock(mutex_);
-            posted_.push_back({std::move(request), boot_time_now() + timeout, std::move(answer)});
+            posted_.push_back({std::move(request), boot_now() + timeout, std::move(answer)});
         }
         waker_.wake();
     }
@@ -68,7 +69,7 @@ class ControlClient::Loop {
 
     void run() {
         while (!stop_) {
-            if (!socket_ && boot_time_now() >= retry_at_) connect();
+            if (!socket_ && boot_now() >= retry_at_) connect();
             std::vector<pollfd> polls{{waker_.fd(), POLLIN, 0}};
             if (socket_)
                 polls.push_back(
@@ -84,7 +85,7 @@ class ControlClient::Loop {
     }
 
     int wait_ms() {
-        const Instant now = boot_time_now();
+        const Instant now = boot_now();
         Instant next = socket_ ? Instant::never() : retry_at_;
         for (const auto& [id, open] : open_) next = std::min(next, open.deadline);
         if (next == Instant::never()) return -1;
@@ -94,7 +95,7 @@ class ControlClient::Loop {
     void connect() {
         sockaddr_un address{};
         const int fd = unix_socket(path_, address);
-        retry_at_ = boot_time_now() + retry_;
+        retry_at_ = boot_now() + retry_;
         retry_ = std::min(retry_ * 2, kLongestRetry);
         if (fd < 0) return;
         if (::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
@@ -166,7 +167,7 @@ class ControlClient::Loop {
     }
 
     void expire() {
-        const Instant now = boot_time_now();
+        const Instant now = boot_now();
         for (auto it = open_.begin(); it != open_.end();) {
             if (it->second.deadline > now) {
                 ++it;

@@ -2,8 +2,6 @@
 
 #include <array>
 #include <cerrno>
-#include <cstring>
-#include <ctime>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -11,6 +9,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "adapters/system/unix_address.hpp"
 #include "base/invariant.hpp"
 
 namespace gemel::ipc {
@@ -79,12 +78,6 @@ void Waker::drain() const {
     if (::read(fd_, &count, sizeof count) < 0) return;
 }
 
-Instant boot_time_now() {
-    timespec now{};
-    ::clock_gettime(CLOCK_BOOTTIME, &now);
-    return Instant{std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec};
-}
-
 std::string hello_line(const std::string& role) {
     return nlohmann::json{{"hello", "gemel-control"}, {"version", kControlVersion}, {"role", role}}.dump();
 }
@@ -104,13 +97,7 @@ Result<std::string> check_hello(const std::string& line) {
 }
 
 int unix_socket(const std::string& path, sockaddr_un& address) {
-    address = {};
-    address.sun_family = AF_UNIX;
-    if (path.size() >= sizeof address.sun_path) {
-        errno = ENAMETOOLONG;
-        return -1;
-    }
-    std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+    if (!unix_address(path, address)) return -1;
     return ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 }
 

@@ -46,7 +46,6 @@ class Waker {
     int fd_ = -1;
 };
 
-Instant boot_time_now();
 // the first line of both sides
 std::string hello_line(const std::string& role);
 // the role named by a hello line, or why it is none

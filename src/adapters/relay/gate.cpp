@@ -1,7 +1,6 @@
 #include "adapters/relay/gate.hpp"
 
 #include <arpa/inet.h>
-#include <array>
 #include <chrono>
 #include <netinet/in.h>
 #include <poll.h>
@@ -63,7 +62,7 @@ Result<std::unique_ptr<MigrationGate>> MigrationGate::open_on(const std::vector<
 
 MigrationGate::~MigrationGate() {
     const std::uint64_t one = 1;
-    [[maybe_unused]] const ssize_t written = ::write(stop_.fd(), &one, sizeof one);
+    [[maybe_unused]] const ssize_t written = ::write(stop_.get(), &one, sizeof one);
     if (thread_.joinable()) thread_.join();
 }
 
@@ -93,30 +92,30 @@ void MigrationGate::run() {
     constexpr int kTidyEvery = 1000;
     for (;;) {
         std::vector<pollfd> waits;
-        for (const auto& one : listening_) waits.push_back({one.fd(), POLLIN, 0});
-        waits.push_back({stop_.fd(), POLLIN, 0});
+        for (const auto& one : listening_) waits.push_back({one.get(), POLLIN, 0});
+        waits.push_back({stop_.get(), POLLIN, 0});
         ::poll(waits.data(), waits.size(), kTidyEvery);
         if (waits.back().revents != 0) return;
         drop_ended();
         for (std::size_t i = 0; i < listening_.size(); ++i) {
             if (waits[i].revents == 0) continue;
-            Socket client(::accept4(listening_[i].fd(), nullptr, nullptr, SOCK_CLOEXEC));
-            if (client) greet(std::move(client));
+            OwnedFd client(::accept4(listening_[i].get(), nullptr, nullptr, SOCK_CLOEXEC));
+            if (client.is_open()) greet(std::move(client));
         }
     }
 }
 
 // One after the other: who says nothing holds up others for kGreeting at most, on a port known to cluster
 // members.
-void MigrationGate::greet(Socket client) {
-    tune_tcp(client.fd());
-    const auto line = read_line(client.fd(), kMaxLine, kGreeting);
+void MigrationGate::greet(OwnedFd client) {
+    tune_tcp(client.get());
+    const auto line = read_line(client.get(), kMaxLine, kGreeting);
     if (!line) return;
     std::string uuid;
     const std::string path = target(*line, uuid);
     if (path.empty()) return;
     auto there = connect_unix(path);
-    if (!there || !write_all(client.fd(), "ok\n")) return;
+    if (!there || !write_all(client.get(), "ok\n")) return;
     const std::scoped_lock lock(mutex_);
     if (!doors_.contains(uuid) || guests_.size() >= kMaxConnections) return;
     guests_.push_back({uuid, std::make_unique<Pump>(std::move(client), std::move(*there))});

@@ -48,14 +48,14 @@ class MigrationGate {
     };
     explicit MigrationGate(std::string libvirt_socket);
     void run();
-    void greet(Socket client);
+    void greet(OwnedFd client);
     void drop_ended();
     std::string target(const std::string& line, std::string& uuid);
 
     std::string libvirt_socket_;
     std::string addresses_;
-    std::vector<Socket> listening_;
-    Socket stop_;
+    std::vector<OwnedFd> listening_;
+    OwnedFd stop_;
     std::mutex mutex_;
     std::map<std::string, Door> doors_;
     std::list<Guest> guests_;

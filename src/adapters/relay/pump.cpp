@@ -14,6 +14,7 @@
 
 #include <fmt/format.h>
 
+#include "adapters/system/unix_address.hpp"
 #include "adapters/tcp/address.hpp"
 
 namespace gemel::relay {
@@ -22,33 +23,21 @@ namespace {
 constexpr Duration kUserTimeout = seconds(10);
 constexpr std::size_t kChunk = std::size_t{1} << 20;
 
-Result<Socket> unix_socket(const std::string& path, sockaddr_un& address) {
-    address = {};
-    address.sun_family = AF_UNIX;
-    if (path.size() >= sizeof address.sun_path)
+Result<OwnedFd> unix_socket(const std::string& path, sockaddr_un& address) {
+    if (!unix_address(path, address))
         return fail(ErrorCode::invalid_argument, "the path of a socket is too long: " + path);
-    std::memcpy(address.sun_path, path.data(), path.size());
-    Socket made(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    if (!made) return fail(ErrorCode::unavailable, fmt::format("socket: {}", std::strerror(errno)));
+    OwnedFd made(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (!made.is_open()) return fail(ErrorCode::unavailable, fmt::format("socket: {}", std::strerror(errno)));
     return made;
 }
 
 }  // namespace
 
-Socket::~Socket() {
-    if (fd_ >= 0) ::close(fd_);
-}
-Socket::Socket(Socket&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-Socket& Socket::operator=(Socket&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-}
-
-Pump::Pump(Socket left, Socket right)
+Pump::Pump(OwnedFd left, OwnedFd right)
     : left_(std::move(left)),
       right_(std::move(right)),
-      forth_([this] { run(left_.fd(), right_.fd()); }),
-      back_([this] { run(right_.fd(), left_.fd()); }) {}
+      forth_([this] { run(left_.get(), right_.get()); }),
+      back_([this] { run(right_.get(), left_.get()); }) {}
 
 Pump::~Pump() {
     stop();
@@ -57,8 +46,8 @@ Pump::~Pump() {
 }
 
 void Pump::stop() {
-    ::shutdown(left_.fd(), SHUT_RDWR);
-    ::shutdown(right_.fd(), SHUT_RDWR);
+    ::shutdown(left_.get(), SHUT_RDWR);
+    ::shutdown(right_.get(), SHUT_RDWR);
 }
 
 void Pump::run(int from, int to) {
@@ -90,22 +79,22 @@ void Pump::run(int from, int to) {
     --running_;
 }
 
-Result<Socket> connect_unix(const std::string& path) {
+Result<OwnedFd> connect_unix(const std::string& path) {
     sockaddr_un address;
     auto made = unix_socket(path, address);
     if (!made) return made;
-    if (::connect(made->fd(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
+    if (::connect(made->get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
         return fail(ErrorCode::unavailable, fmt::format("connecting to {}: {}", path, std::strerror(errno)));
     return made;
 }
 
-Result<Socket> listen_unix(const std::string& path) {
+Result<OwnedFd> listen_unix(const std::string& path) {
     sockaddr_un address;
     auto made = unix_socket(path, address);
     if (!made) return made;
     ::unlink(path.c_str());  // of a process before this one
-    if (::bind(made->fd(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
-        ::listen(made->fd(), 8) != 0)
+    if (::bind(made->get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
+        ::listen(made->get(), 8) != 0)
         return fail(ErrorCode::unavailable, fmt::format("listening on {}: {}", path, std::strerror(errno)));
     return made;
 }
@@ -121,26 +110,26 @@ void tune_tcp(int fd) {
     set(IPPROTO_TCP, TCP_KEEPCNT, 3);
 }
 
-Result<Socket> connect_tcp(const std::string& address, std::chrono::milliseconds timeout) {
+Result<OwnedFd> connect_tcp(const std::string& address, std::chrono::milliseconds timeout) {
     const auto to = tcp::resolve(address, false);
     if (!to) return tl::unexpected<Error>(to.error());
-    Socket made(::socket(to->storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    OwnedFd made(::socket(to->storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     const auto failed = [&address](int error) {
         return fail(ErrorCode::unavailable,
                     fmt::format("connecting to {}: {}", address, std::strerror(error)));
     };
-    if (!made) return failed(errno);
-    if (::connect(made.fd(), &to->generic(), to->length) != 0) {
+    if (!made.is_open()) return failed(errno);
+    if (::connect(made.get(), &to->generic(), to->length) != 0) {
         if (errno != EINPROGRESS) return failed(errno);
-        pollfd writable{made.fd(), POLLOUT, 0};
+        pollfd writable{made.get(), POLLOUT, 0};
         if (::poll(&writable, 1, static_cast<int>(timeout.count())) <= 0) return failed(ETIMEDOUT);
         int error = 0;
         socklen_t size = sizeof error;
-        ::getsockopt(made.fd(), SOL_SOCKET, SO_ERROR, &error, &size);
+        ::getsockopt(made.get(), SOL_SOCKET, SO_ERROR, &error, &size);
         if (error != 0) return failed(error);
     }
-    ::fcntl(made.fd(), F_SETFL, ::fcntl(made.fd(), F_GETFL) & ~O_NONBLOCK);
-    tune_tcp(made.fd());
+    ::fcntl(made.get(), F_SETFL, ::fcntl(made.get(), F_GETFL) & ~O_NONBLOCK);
+    tune_tcp(made.get());
     return made;
 }
 

@@ -1,7 +1,9 @@
 // Pump: the bytes of two stream sockets, both ways, until both directions have ended. A direction that ends
 // is ended on the other socket too (half-close); an error ends both. splice(2) through a pipe, so that a
 // guest's memory is not copied through this process. Two threads for each pump: guests move rarely, and few
-// at a time. Threads: made and destroyed on one; ended() and stop() on any.
+// at a time. The process ignores SIGPIPE
+// (splice knows no other way not to be ended by it). Threads: made and destroyed on one; ended() and stop()
+// on any.
 #pragma once
 
 #include <atomic>
@@ -9,27 +11,15 @@
 #include <string>
 #include <thread>
 
+#include "adapters/system/owned_fd.hpp"
 #include "base/error.hpp"
 #include "base/instant.hpp"
 
 namespace gemel::relay {
 
-class Socket {
-  public:
-    explicit Socket(int fd = -1) : fd_(fd) {}
-    ~Socket();
-    Socket(Socket&& other) noexcept;
-    Socket& operator=(Socket&& other) noexcept;
-    int fd() const { return fd_; }
-    explicit operator bool() const { return fd_ >= 0; }
-
-  private:
-    int fd_;
-};
-
 class Pump {
   public:
-    Pump(Socket left, Socket right);
+    Pump(OwnedFd left, OwnedFd right);
     ~Pump();  // stops
     Pump(const Pump&) = delete;
     Pump& operator=(const Pump&) = delete;
@@ -38,18 +28,18 @@ class Pump {
 
   private:
     void run(int from, int to);
-    Socket left_;
-    Socket right_;
+    OwnedFd left_;
+    OwnedFd right_;
     std::atomic<int> running_{2};
     std::thread forth_;
     std::thread back_;
 };
 
 // Error: unavailable, one line that names the path.
-Result<Socket> connect_unix(const std::string& path);
-Result<Socket> listen_unix(const std::string& path);
+Result<OwnedFd> connect_unix(const std::string& path);
+Result<OwnedFd> listen_unix(const std::string& path);
 // With keep-alives and a bound on unacknowledged data: a dead peer is noticed within about 10 s.
-Result<Socket> connect_tcp(const std::string& address, std::chrono::milliseconds timeout);
+Result<OwnedFd> connect_tcp(const std::string& address, std::chrono::milliseconds timeout);
 void tune_tcp(int fd);
 bool write_all(int fd, const std::string& text);
 // Up to and without the newline; error where it is longer, does not come in time, or ends before. Reads

@@ -19,12 +19,13 @@ constexpr std::chrono::milliseconds kAnswer{6000};
 
 }  // namespace
 
-Result<Socket> MigrationTunnel::reach(const std::string& address, const char* what) const {
+Result<OwnedFd> MigrationTunnel::reach(const std::string& address, const char* what) const {
     auto made = connect_tcp(address, kConnect);
     if (!made) return made;
     const auto hello = fmt::format("gemel-migration {} {} {}\n", options_.guest, options_.secret, what);
-    if (!write_all(made->fd(), hello)) return fail(ErrorCode::unavailable, address + " ended the connection");
-    const auto answer = read_line(made->fd(), 8, kAnswer);
+    if (!write_all(made->get(), hello))
+        return fail(ErrorCode::unavailable, address + " ended the connection");
+    const auto answer = read_line(made->get(), 8, kAnswer);
     if (!answer || *answer != "ok")
         return fail(ErrorCode::unavailable,
                     address + " does not take this guest: " + (answer ? *answer : answer.error().message));
@@ -55,7 +56,7 @@ Result<std::unique_ptr<MigrationTunnel>> MigrationTunnel::dig(TunnelOptions opti
         if (!listening) return tl::unexpected<Error>(listening.error());
         *socket = std::move(*listening);
     }
-    tunnel->stop_ = Socket(::eventfd(0, EFD_CLOEXEC));
+    tunnel->stop_ = OwnedFd(::eventfd(0, EFD_CLOEXEC));
     tunnel->thread_ = std::thread([raw = tunnel.get()] { raw->run(); });
     return tunnel;
 }
@@ -63,7 +64,7 @@ Result<std::unique_ptr<MigrationTunnel>> MigrationTunnel::dig(TunnelOptions opti
 MigrationTunnel::~MigrationTunnel() {
     if (!thread_.joinable()) return;
     const std::uint64_t one = 1;
-    [[maybe_unused]] const ssize_t written = ::write(stop_.fd(), &one, sizeof one);
+    [[maybe_unused]] const ssize_t written = ::write(stop_.get(), &one, sizeof one);
     thread_.join();
     ::unlink(libvirt_socket().c_str());
     ::unlink(qemu_socket().c_str());
@@ -73,8 +74,8 @@ MigrationTunnel::~MigrationTunnel() {
 void MigrationTunnel::run() {
     constexpr int kTidyEvery = 1000;
     for (;;) {
-        std::array<pollfd, 3> waits{pollfd{libvirt_.fd(), POLLIN, 0}, pollfd{qemu_.fd(), POLLIN, 0},
-                                    pollfd{stop_.fd(), POLLIN, 0}};
+        std::array<pollfd, 3> waits{pollfd{libvirt_.get(), POLLIN, 0}, pollfd{qemu_.get(), POLLIN, 0},
+                                    pollfd{stop_.get(), POLLIN, 0}};
         ::poll(waits.data(), waits.size(), kTidyEvery);
         if (waits[2].revents != 0) return;
         pumps_.remove_if([](const Pump& one) { return one.ended(); });
@@ -84,10 +85,10 @@ void MigrationTunnel::run() {
 }
 
 // A gate that cannot be reached any more ends the client's connection at once.
-void MigrationTunnel::relay(const Socket& listening, const char* what) {
+void MigrationTunnel::relay(const OwnedFd& listening, const char* what) {
     constexpr std::size_t kMaxPumps = 8;
-    Socket client(::accept4(listening.fd(), nullptr, nullptr, SOCK_CLOEXEC));
-    if (!client || pumps_.size() >= kMaxPumps) return;
+    OwnedFd client(::accept4(listening.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    if (!client.is_open() || pumps_.size() >= kMaxPumps) return;
     auto there = reach(address_, what);
     if (there) pumps_.emplace_back(std::move(client), std::move(*there));
 }

@@ -34,14 +34,14 @@ class MigrationTunnel {
   private:
     explicit MigrationTunnel(TunnelOptions options) : options_(std::move(options)) {}
     void run();
-    Result<Socket> reach(const std::string& address, const char* what) const;
-    void relay(const Socket& listening, const char* what);
+    Result<OwnedFd> reach(const std::string& address, const char* what) const;
+    void relay(const OwnedFd& listening, const char* what);
 
     TunnelOptions options_;
     std::string address_;  // the one that answered
-    Socket libvirt_;
-    Socket qemu_;
-    Socket stop_;
+    OwnedFd libvirt_;
+    OwnedFd qemu_;
+    OwnedFd stop_;
     std::list<Pump> pumps_;
     std::thread thread_;
 };

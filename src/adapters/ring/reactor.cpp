@@ -9,12 +9,12 @@
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
-#include <time.h>
 #include <unistd.h>
 #include <utility>
 
 #include <fmt/format.h>
 
+#include "adapters/system/boot_clock.hpp"
 #include "base/invariant.hpp"
 
 namespace gemel::ring {
@@ -48,9 +48,7 @@ void Timer::arm(Instant deadline) {
 }
 
 Instant Reactor::read_clock() {
-    timespec time{};
-    ::clock_gettime(CLOCK_BOOTTIME, &time);
-    return Instant{time.tv_sec * 1'000'000'000 + time.tv_nsec};
+    return boot_now();
 }
 
 Reactor::Reactor(ReactorOptions options) : options_(std::move(options)), now_(read_clock()) {}

@@ -33,22 +33,6 @@ bool has_payload(const vhost::BlockCommand& command) {
 
 }  // namespace
 
-OwnedFd::~OwnedFd() {
-    if (fd_ >= 0) ::close(fd_);
-}
-
-OwnedFd& OwnedFd::operator=(OwnedFd&& other) noexcept {
-    if (this != &other) {
-        if (fd_ >= 0) ::close(fd_);
-        fd_ = other.release();
-    }
-    return *this;
-}
-
-int OwnedFd::release() {
-    return std::exchange(fd_, -1);
-}
-
 Queue::Queue(Owner& owner) : owner_(owner), kick_(*this, &Queue::kicked), call_(*this, &Queue::called) {}
 
 Queue::~Queue() {

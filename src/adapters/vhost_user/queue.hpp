@@ -14,26 +14,12 @@
 
 #include "adapters/front/block_service.hpp"
 #include "adapters/ring/reactor.hpp"
+#include "adapters/system/owned_fd.hpp"
 #include "adapters/vhost_user/shared_memory.hpp"
 #include "core/vhost/block_command.hpp"
 #include "core/vhost/ring.hpp"
 
 namespace gemel::vhost_user {
-
-// A descriptor, closed with it.
-class OwnedFd {
-  public:
-    explicit OwnedFd(int fd = -1) : fd_(fd) {}
-    ~OwnedFd();
-    OwnedFd(OwnedFd&& other) noexcept : fd_(other.release()) {}
-    OwnedFd& operator=(OwnedFd&& other) noexcept;
-    int get() const { return fd_; }
-    bool is_open() const { return fd_ >= 0; }
-    int release();
-
-  private:
-    int fd_;
-};
 
 class Queue final : private ring::BufferWaiter, private ring::Deferred {
   public:

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "adapters/system/boot_clock.hpp"
 #include "cli/commands/commands.hpp"
 #include "cli/resync_rate.hpp"
 #include "cli/status_screen.hpp"
@@ -33,12 +34,6 @@ Result<int> watch_interval_ms(const std::string& text) {
     return fail(ErrorCode::invalid_argument,
                 fmt::format("'{}' is no number of seconds between two looks: {} to {} is expected", text,
                             kLeastSeconds, kMostSeconds));
-}
-
-Instant boot_now() {
-    timespec time{};
-    clock_gettime(CLOCK_BOOTTIME, &time);
-    return Instant{} + seconds(time.tv_sec) + nanoseconds(time.tv_nsec);
 }
 
 // For human eyes: when a block was printed.

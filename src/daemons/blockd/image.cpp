@@ -13,20 +13,11 @@
 #include <fmt/format.h>
 
 #include "adapters/disk/image_file.hpp"
+#include "adapters/system/owned_fd.hpp"
 #include "core/formats/layout.hpp"
 
 namespace gemel::blockd {
 namespace {
-
-struct Descriptor {
-    int fd = -1;
-    explicit Descriptor(int opened) : fd(opened) {}
-    ~Descriptor() {
-        if (fd >= 0) ::close(fd);
-    }
-    Descriptor(const Descriptor&) = delete;
-    Descriptor& operator=(const Descriptor&) = delete;
-};
 
 tl::unexpected<Error> system_error(const char* what, const std::string& path) {
     const auto code = errno == ENOENT   ? ErrorCode::not_found
@@ -48,11 +39,11 @@ bool read_page(int fd, std::uint64_t offset, formats::PageBytes page) {
 
 // The first MiB holds superblocks and intent log: all zero means that nobody keeps anything there.
 Result<bool> begins_empty(const std::string& path) {
-    const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (file.fd < 0) return system_error("open", path);
+    const OwnedFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (file.get() < 0) return system_error("open", path);
     std::array<char, 65536> bytes{};
     for (std::uint64_t at = 0; at < formats::kBitmapOffset; at += bytes.size()) {
-        const auto got = ::pread(file.fd, bytes.data(), bytes.size(), static_cast<off_t>(at));
+        const auto got = ::pread(file.get(), bytes.data(), bytes.size(), static_cast<off_t>(at));
         if (got < 0) return system_error("read", path);
         for (ssize_t i = 0; i < got; ++i) {
             if (bytes[static_cast<std::size_t>(i)] != 0) return false;
@@ -63,32 +54,32 @@ Result<bool> begins_empty(const std::string& path) {
 }
 
 Status write_metadata(const std::string& path, const formats::FormatRequest& request) {
-    const Descriptor file(::open(path.c_str(), O_RDWR | O_CLOEXEC));
-    if (file.fd < 0) return system_error("open", path);
+    const OwnedFd file(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+    if (file.get() < 0) return system_error("open", path);
     bool written = true;
     formats::format_replica(request, [&](std::uint64_t offset, std::span<const std::byte> page) {
-        written = written && ::pwrite(file.fd, page.data(), page.size(), static_cast<off_t>(offset)) ==
+        written = written && ::pwrite(file.get(), page.data(), page.size(), static_cast<off_t>(offset)) ==
                                  static_cast<ssize_t>(page.size());
     });
-    if (!written || ::fsync(file.fd) != 0) return system_error("write metadata to", path);
+    if (!written || ::fsync(file.get()) != 0) return system_error("write metadata to", path);
     return {};
 }
 
 // The kernel hands it to the device where that can zero by itself, and writes otherwise (then it takes as
 // long as writing the whole volume once).
 Status zero_device(const std::string& path, std::uint64_t offset, std::uint64_t length) {
-    const Descriptor device(::open(path.c_str(), O_RDWR | O_EXCL | O_CLOEXEC));
-    if (device.fd < 0) return system_error("open exclusively", path);
+    const OwnedFd device(::open(path.c_str(), O_RDWR | O_EXCL | O_CLOEXEC));
+    if (device.get() < 0) return system_error("open exclusively", path);
     std::uint64_t range[2] = {offset, length};
-    if (::ioctl(device.fd, BLKZEROOUT, range) != 0) return system_error("write zeroes to", path);
+    if (::ioctl(device.get(), BLKZEROOUT, range) != 0) return system_error("write zeroes to", path);
     return {};
 }
 
 Status sync_parent(const std::string& path) {
     const auto slash = path.rfind('/');
     const std::string directory = slash == std::string::npos ? "." : path.substr(0, slash + 1);
-    const Descriptor parent(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (parent.fd < 0 || ::fsync(parent.fd) != 0) return system_error("sync", directory);
+    const OwnedFd parent(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (parent.get() < 0 || ::fsync(parent.get()) != 0) return system_error("sync", directory);
     return {};
 }
 
@@ -129,12 +120,12 @@ Status check_ours(const std::string& path, const VolumeId& volume) {
 }  // namespace
 
 Result<formats::ChosenSuperblock> read_superblock(const std::string& path) {
-    const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (file.fd < 0) return system_error("open", path);
+    const OwnedFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (file.get() < 0) return system_error("open", path);
     std::array<std::byte, formats::kPageBytes> slot_a{};
     std::array<std::byte, formats::kPageBytes> slot_b{};
-    if (!read_page(file.fd, formats::kSuperblockA, slot_a) ||
-        !read_page(file.fd, formats::kSuperblockB, slot_b)) {
+    if (!read_page(file.get(), formats::kSuperblockA, slot_a) ||
+        !read_page(file.get(), formats::kSuperblockB, slot_b)) {
         return fail(ErrorCode::corrupt, path + " is too short for a replica of Gemel");
     }
     auto chosen = formats::choose_superblock(slot_a, slot_b);

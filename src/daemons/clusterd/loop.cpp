@@ -1,15 +1,8 @@
 #include "daemons/clusterd/loop.hpp"
 
 #include <chrono>
-#include <time.h>
 
 namespace gemel::clusterd {
-
-Instant boot_now() {
-    timespec now{};
-    ::clock_gettime(CLOCK_BOOTTIME, &now);
-    return Instant{now.tv_sec * 1'000'000'000LL + now.tv_nsec};
-}
 
 bool Loop::post(Work work) {
     {

@@ -11,14 +11,12 @@
 #include <string>
 #include <thread>
 
+#include "adapters/system/boot_clock.hpp"
 #include "base/instant.hpp"
 
 namespace gemel::clusterd {
 
 using Work = std::function<void()>;
-
-// CLOCK_BOOTTIME (promise C7).
-Instant boot_now();
 
 class Loop {
   public:

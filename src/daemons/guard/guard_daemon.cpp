@@ -2,13 +2,13 @@
 
 #include <chrono>
 #include <cstdio>
-#include <ctime>
 #include <fstream>
 #include <signal.h>
 
 #include <nlohmann/json.hpp>
 
 #include "adapters/log/log.hpp"
+#include "adapters/system/boot_clock.hpp"
 
 namespace gemel::guard {
 
@@ -18,12 +18,6 @@ namespace {
 
 constexpr Duration kLookEvery = milliseconds(250);
 constexpr Duration kSaveEvery = seconds(1);
-
-Instant now() {
-    timespec time{};
-    ::clock_gettime(CLOCK_BOOTTIME, &time);
-    return Instant{std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec};
-}
 
 tl::unexpected<Error> bad(const std::string& what) {
     return fail(ErrorCode::invalid_argument, "expected " + what);
@@ -80,7 +74,7 @@ void GuardDaemon::run() {
         std::vector<Request> requests;
         {
             const Duration until_deadline =
-                guard_.next_deadline() == Instant::never() ? kLookEvery : guard_.next_deadline() - now();
+                guard_.next_deadline() == Instant::never() ? kLookEvery : guard_.next_deadline() - boot_now();
             const auto pause = std::max(Duration{0}, std::min(kLookEvery, until_deadline));
             std::unique_lock lock(mutex_);
             wake_.wait_for(lock, std::chrono::nanoseconds(pause.nanoseconds),
@@ -91,7 +85,7 @@ void GuardDaemon::run() {
         for (const Request& request : requests) handle(request);
         look_at_guests();
         step(ha::GuardTick{});
-        if (changed_ && now() - saved_at_ >= kSaveEvery) save();
+        if (changed_ && boot_now() - saved_at_ >= kSaveEvery) save();
     }
     save();
 }
@@ -241,7 +235,7 @@ void GuardDaemon::look_at_guests() {
 
 void GuardDaemon::step(const ha::GuardInput& input) {
     ha::GuardOutputs outputs;
-    guard_.step(now(), input, outputs);
+    guard_.step(boot_now(), input, outputs);
     for (const ha::GuardOutput& output : outputs) act(output);
 }
 
@@ -286,7 +280,7 @@ void GuardDaemon::save() {
     }
     if (std::rename((path + ".new").c_str(), path.c_str()) != 0) log::error("cannot replace " + path);
     changed_ = false;
-    saved_at_ = now();
+    saved_at_ = boot_now();
 }
 
 void GuardDaemon::restore() {

@@ -1,6 +1,7 @@
 // The way of a guest's memory, over loopback: source's tunnel, destination's gate, what stands behind it.
 #include <array>
 #include <chrono>
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
@@ -28,16 +29,17 @@ bool comes_true(const std::function<bool()>& condition) {
     return true;
 }
 
-bool is_closed(const Socket& socket) {
+bool is_closed(const OwnedFd& socket) {
     return comes_true([&] {
         char byte = 0;
-        return ::recv(socket.fd(), &byte, 1, MSG_DONTWAIT | MSG_PEEK) == 0;
+        return ::recv(socket.get(), &byte, 1, MSG_DONTWAIT | MSG_PEEK) == 0;
     });
 }
 
 class Relays : public testing::Test {
   protected:
     void SetUp() override {
+        ::signal(SIGPIPE, SIG_IGN);  // as clusterd does
         std::string made = "/tmp/gemel-relay-XXXXXX";
         ASSERT_NE(::mkdtemp(made.data()), nullptr);
         directory = made;
@@ -50,44 +52,44 @@ class Relays : public testing::Test {
         gate.reset();
         std::filesystem::remove_all(directory);
     }
-    Socket accepted(const Socket& listening) const {
-        return Socket(::accept4(listening.fd(), nullptr, nullptr, SOCK_CLOEXEC));
+    OwnedFd accepted(const OwnedFd& listening) const {
+        return OwnedFd(::accept4(listening.get(), nullptr, nullptr, SOCK_CLOEXEC));
     }
     TunnelOptions options(const std::string& secret = kSecret) const {
         return {directory + "/tunnel", gate->addresses(), kGuest, secret};
     }
-    Socket says(const std::string& text) const {
+    OwnedFd says(const std::string& text) const {
         auto socket = connect_tcp(gate->addresses(), std::chrono::seconds(2));
         EXPECT_TRUE(socket);
-        EXPECT_TRUE(write_all(socket->fd(), text));
+        EXPECT_TRUE(write_all(socket->get(), text));
         return std::move(*socket);
     }
 
     std::string directory;
-    Socket libvirtd;
-    Socket qemu;
+    OwnedFd libvirtd;
+    OwnedFd qemu;
     std::unique_ptr<MigrationGate> gate;
 };
 
 TEST_F(Relays, a_guests_memory_arrives_whole_and_ends_are_passed_on) {
     const auto tunnel = MigrationTunnel::dig(options());
     ASSERT_TRUE(tunnel) << tunnel.error().message;
-    Socket source = std::move(*connect_unix((*tunnel)->qemu_socket()));
-    const Socket destination = accepted(qemu);
+    OwnedFd source = std::move(*connect_unix((*tunnel)->qemu_socket()));
+    const OwnedFd destination = accepted(qemu);
     constexpr std::size_t kBytes = std::size_t{64} << 20;
     std::thread sender([&] {
         std::string block(std::size_t{1} << 20, '\0');
         for (std::size_t i = 0; i < kBytes / block.size(); ++i) {
             for (std::size_t k = 0; k < block.size(); ++k) block[k] = static_cast<char>(i * 7 + k * 13);
-            EXPECT_TRUE(write_all(source.fd(), block));
+            EXPECT_TRUE(write_all(source.get(), block));
         }
-        ::shutdown(source.fd(), SHUT_WR);
+        ::shutdown(source.get(), SHUT_WR);
     });
     std::size_t seen = 0;
     std::size_t wrong = 0;
     std::array<char, 65536> chunk{};
     for (;;) {
-        const ssize_t got = ::recv(destination.fd(), chunk.data(), chunk.size(), 0);
+        const ssize_t got = ::recv(destination.get(), chunk.data(), chunk.size(), 0);
         if (got <= 0) break;
         for (ssize_t i = 0; i < got; ++i, ++seen) {
             const std::size_t block = seen >> 20;
@@ -99,8 +101,8 @@ TEST_F(Relays, a_guests_memory_arrives_whole_and_ends_are_passed_on) {
     EXPECT_EQ(seen, kBytes);
     EXPECT_EQ(wrong, 0U);
     // the other way still works after the first has ended
-    EXPECT_TRUE(write_all(destination.fd(), "loaded\n"));
-    const auto answer = read_line(source.fd(), 16, std::chrono::seconds(5));
+    EXPECT_TRUE(write_all(destination.get(), "loaded\n"));
+    const auto answer = read_line(source.get(), 16, std::chrono::seconds(5));
     ASSERT_TRUE(answer);
     EXPECT_EQ(*answer, "loaded");
 }
@@ -108,11 +110,11 @@ TEST_F(Relays, a_guests_memory_arrives_whole_and_ends_are_passed_on) {
 TEST_F(Relays, libvirts_words_go_to_libvirtd) {
     const auto tunnel = MigrationTunnel::dig(options());
     ASSERT_TRUE(tunnel);
-    { const Socket probe = accepted(libvirtd); }  // digging tried the way
-    const Socket source = std::move(*connect_unix((*tunnel)->libvirt_socket()));
-    const Socket there = accepted(libvirtd);
-    ASSERT_TRUE(write_all(source.fd(), "prepare\n"));
-    EXPECT_EQ(*read_line(there.fd(), 16, std::chrono::seconds(5)), "prepare");
+    { const OwnedFd probe = accepted(libvirtd); }  // digging tried the way
+    const OwnedFd source = std::move(*connect_unix((*tunnel)->libvirt_socket()));
+    const OwnedFd there = accepted(libvirtd);
+    ASSERT_TRUE(write_all(source.get(), "prepare\n"));
+    EXPECT_EQ(*read_line(there.get(), 16, std::chrono::seconds(5)), "prepare");
 }
 
 TEST_F(Relays, who_does_not_know_the_secret_or_the_guest_is_turned_away) {
@@ -125,7 +127,7 @@ TEST_F(Relays, who_does_not_know_the_secret_or_the_guest_is_turned_away) {
           "gemel-migration " + guest + " " + secret + " etcd\n",
           "gemel-migration " + guest + " " + secret + " qemu more\n", "GET / " + guest + " " + secret + "\n",
           std::string(1000, 'x') + "\n", std::string("\n")}) {
-        const Socket client = says(line);
+        const OwnedFd client = says(line);
         EXPECT_TRUE(is_closed(client)) << line.substr(0, 60);
     }
     gate->close(kGuest);
@@ -135,14 +137,14 @@ TEST_F(Relays, who_does_not_know_the_secret_or_the_guest_is_turned_away) {
 TEST_F(Relays, closing_the_door_ends_what_goes_through_it) {
     const auto tunnel = MigrationTunnel::dig(options());
     ASSERT_TRUE(tunnel);
-    const Socket source = std::move(*connect_unix((*tunnel)->qemu_socket()));
-    const Socket destination = accepted(qemu);
-    ASSERT_TRUE(write_all(source.fd(), "x\n"));
-    ASSERT_TRUE(read_line(destination.fd(), 4, std::chrono::seconds(5)));
+    const OwnedFd source = std::move(*connect_unix((*tunnel)->qemu_socket()));
+    const OwnedFd destination = accepted(qemu);
+    ASSERT_TRUE(write_all(source.get(), "x\n"));
+    ASSERT_TRUE(read_line(destination.get(), 4, std::chrono::seconds(5)));
     gate->close(kGuest);
     EXPECT_TRUE(is_closed(source));
     EXPECT_TRUE(is_closed(destination));
-    const Socket late = std::move(*connect_unix((*tunnel)->qemu_socket()));
+    const OwnedFd late = std::move(*connect_unix((*tunnel)->qemu_socket()));
     EXPECT_TRUE(is_closed(late)) << "nobody takes it: told at once";
 }
 
@@ -151,8 +153,8 @@ TEST_F(Relays, a_gate_that_ends_ends_its_connections_and_the_next_address_is_tri
     with_dead.gate = "127.0.0.1:1," + with_dead.gate;
     auto tunnel = MigrationTunnel::dig(with_dead);
     ASSERT_TRUE(tunnel) << tunnel.error().message;
-    const Socket source = std::move(*connect_unix((*tunnel)->qemu_socket()));
-    const Socket destination = accepted(qemu);
+    const OwnedFd source = std::move(*connect_unix((*tunnel)->qemu_socket()));
+    const OwnedFd destination = accepted(qemu);
     gate.reset();
     EXPECT_TRUE(is_closed(source));
     tunnel->reset();

@@ -14,6 +14,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "adapters/system/boot_clock.hpp"
 #include "daemons/guard/guard_daemon.hpp"
 #include "daemons/guard/locked_memory.hpp"
 
@@ -50,12 +51,6 @@ class Child {
   private:
     pid_t pid_;
 };
-
-Instant now() {
-    timespec time{};
-    ::clock_gettime(CLOCK_BOOTTIME, &time);
-    return Instant{std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec};
-}
 
 class GuardDaemonTest : public ::testing::Test {
   protected:
@@ -109,7 +104,7 @@ class GuardDaemonTest : public ::testing::Test {
         ASSERT_TRUE(answer.contains("ok")) << answer.dump();
     }
     void lease(Duration lasts) {
-        const Instant until = now() + lasts;
+        const Instant until = boot_now() + lasts;
         const auto answer = ask({{"do", "lease"},
                                  {"volume", volume_.to_string()},
                                  {"epoch", 3},
@@ -193,7 +188,7 @@ TEST_F(GuardDaemonTest, AGuestRegisteredBeforeItsStartIsFoundByItsUuid) {
 
 TEST_F(GuardDaemonTest, ALeaseByNameCountsAlsoWhenItCameBeforeTheGuest) {
     const Child child;
-    const Instant until = now() + milliseconds(1500);
+    const Instant until = boot_now() + milliseconds(1500);
     const auto by_name = [&](Instant at) {
         return ask({{"do", "lease"},
                     {"volume", "web1-root"},
@@ -209,7 +204,7 @@ TEST_F(GuardDaemonTest, ALeaseByNameCountsAlsoWhenItCameBeforeTheGuest) {
          {"volumes", {{{"volume", volume_.to_string()}, {"name", "web1-root"}, {"epoch", 3}}}}});
     EXPECT_EQ(ask({{"do", "status"}})["ok"]["guests"][0]["lease_until_ns"], until.nanoseconds_since_boot);
     EXPECT_TRUE(becomes(child.id(), ha::SeenDomain::paused));
-    ASSERT_TRUE(by_name(now() + seconds(60)).contains("ok"));
+    ASSERT_TRUE(by_name(boot_now() + seconds(60)).contains("ok"));
     EXPECT_TRUE(becomes(child.id(), ha::SeenDomain::running));
 }
 
