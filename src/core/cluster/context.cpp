@@ -131,6 +131,17 @@ void Context::store_command(StoreCommandKind command, std::function<void(const S
     emit(StoreCommand{id, std::move(command)});
 }
 
+const DomainView* Context::domain(const GuestId& uuid) const {
+    const auto at = domains.find(uuid);
+    return at == domains.end() ? nullptr : &at->second;
+}
+
+void Context::destroy_domain(const GuestId& uuid, std::string reason) {
+    const Tag tag = this->tag();
+    domain_waits[tag] = [this](const DomainDone&) { emit(ListDomains{}); };
+    emit(DestroyDomain{tag, uuid, std::move(reason)});
+}
+
 void Context::fence(FenceAction action, const FenceDeviceRecord& device,
                     std::function<void(const FenceDone&)> done) {
     const Tag id = tag();

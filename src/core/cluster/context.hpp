@@ -147,6 +147,12 @@ class Context {
     std::optional<std::string> other_voter() const;
     bool needs_barrier() const;
     const NodeRecord* node(const std::string& name) const;
+    // What is held (an owner's lease, a placement, a migration to its destination) is this life's.
+    template <typename Held>
+    bool this_life(const Held& held) const {
+        return held.node == config.name && held.incarnation == config.incarnation;
+    }
+    const DomainView* domain(const GuestId& uuid) const;  // as last listed; nullptr: none
     // A lineage that goes on from this store's, and from `others`; its id is new.
     LineageRecord next_lineage(const std::vector<LineageId>& others, const std::string& reason);
 
@@ -176,6 +182,7 @@ class Context {
     std::map<Tag, std::function<void(const GateDone&)>> gate_waits;
     std::map<Tag, std::function<void(const MigrateDone&)>> migrate_waits;
     void store_command(StoreCommandKind command, std::function<void(const StoreCommandDone&)> done);
+    void destroy_domain(const GuestId& uuid, std::string reason);  // and asks what is left
     void fence(FenceAction action, const FenceDeviceRecord& device,
                std::function<void(const FenceDone&)> done);
 

@@ -14,18 +14,9 @@ void GuestAgent::move(const std::string& name, Run& run, State to, const std::st
     context_.log("info", "vm/" + name + ": " + why);
 }
 
-bool GuestAgent::placed_here(const PlacementRecord& placement) const {
-    return placement.node == context_.config.name && placement.incarnation == context_.config.incarnation;
-}
-
 bool GuestAgent::leaving() const {
     const auto* self = context_.node(context_.config.name);
     return self != nullptr && self->state == NodeState::leaving;
-}
-
-const DomainView* GuestAgent::domain(const GuestId& uuid) const {
-    const auto at = context_.domains.find(uuid);
-    return at == context_.domains.end() ? nullptr : &at->second;
 }
 
 bool GuestAgent::serving(const PlacementRecord& placement) const {
@@ -67,7 +58,7 @@ bool GuestAgent::listed_since(Run& run) {
 void GuestAgent::adopt() {
     for (const auto& [name, row] : context_.gated.guests) {
         const auto& placement = row.record.placement;
-        if (!placement || !placed_here(*placement)) continue;
+        if (!placement || !context_.this_life(*placement)) continue;
         auto at = runs_.find(name);
         if (at != runs_.end() && at->second.placement.epochs == placement->epochs) {
             at->second.placement = *placement;
@@ -89,16 +80,14 @@ void GuestAgent::drop_intruders() {
     if (!context_.domains_known) return;
     for (const auto& [name, row] : context_.gated.guests) {
         const GuestRecord& guest = row.record;
-        if (runs_.contains(name) || domain(guest.uuid) == nullptr) continue;
-        if (guest.placement && placed_here(*guest.placement)) continue;
-        const bool moves_here = guest.migration && guest.migration->node == context_.config.name &&
-                                guest.migration->incarnation == context_.config.incarnation;
-        if (moves_here) continue;
+        if (runs_.contains(name) || context_.domain(guest.uuid) == nullptr) continue;
+        if (guest.placement && context_.this_life(*guest.placement)) continue;
+        if (migrations_.to_here(guest)) continue;
         intruders_[guest.uuid] = name;
         auto& repeat = destroying_[guest.uuid];
         if (context_.now < repeat) continue;
         repeat = context_.now + kStopRepeat;
-        if (domain(guest.uuid)->state == DomainState::paused) {
+        if (context_.domain(guest.uuid)->state == DomainState::paused) {
             context_.log("info", "vm/" + name + ": what a migration left here is destroyed");
         } else {
             context_.event("error", "vm.no-right", "vm/" + name,
@@ -125,12 +114,12 @@ void GuestAgent::evaluate() {
 void GuestAgent::advance(const std::string& name, Run& run, bool& erase) {
     const auto at = context_.gated.guests.find(name);
     const bool mine = at != context_.gated.guests.end() && at->second.record.placement &&
-                      placed_here(*at->second.record.placement) &&
+                      context_.this_life(*at->second.record.placement) &&
                       at->second.record.placement->epochs == run.placement.epochs;
     if (!mine && !run.placement_lost && run.state != State::committing) {
         // Moved away: QEMU here has stopped for good, and libvirt is about to end it.
         if (at != context_.gated.guests.end() && migrations_.tidying(at->second.record.uuid)) {
-            const DomainView* here = domain(at->second.record.uuid);
+            const DomainView* here = context_.domain(at->second.record.uuid);
             if (here != nullptr && here->state != DomainState::running) return;
         }
         run.placement_lost = true;
@@ -169,11 +158,11 @@ void GuestAgent::advance(const std::string& name, Run& run, bool& erase) {
 void GuestAgent::look(const std::string& name, const Row<GuestRecord>& row, Run& run) {
     const GuestRecord& guest = row.record;
     const bool looked = listed_since(run) || mutant("start_without_lookup");
-    if ((guest.wish == GuestWish::stopped || leaving()) && domain(guest.uuid) == nullptr && looked) {
+    if ((guest.wish == GuestWish::stopped || leaving()) && context_.domain(guest.uuid) == nullptr && looked) {
         return move(name, run, State::clearing, "not wanted any more");
     }
     if (!looked) return;
-    if (domain(guest.uuid) != nullptr && !mutant("start_without_lookup")) {
+    if (context_.domain(guest.uuid) != nullptr && !mutant("start_without_lookup")) {
         // A committed start is believed; one that was only begun must show that it uses this start's disks.
         if (run.placement.phase != GuestPhase::starting || has_front_client(run.placement)) {
             keep_guarded(name, guest, run);
@@ -363,7 +352,7 @@ void GuestAgent::watch(const std::string& name, const Row<GuestRecord>& row, Run
     keep_guarded(name, guest, run);
     if (guest.migration) return;
     if (listed_since(run)) {
-        const DomainView* seen = domain(guest.uuid);
+        const DomainView* seen = context_.domain(guest.uuid);
         if (seen == nullptr || seen->state == DomainState::crashed || seen->state == DomainState::shut_off) {
             run.shut_off = seen != nullptr && seen->state == DomainState::shut_off;
             run.failed = !run.shut_off && guest.wish == GuestWish::running && !leaving();
@@ -394,10 +383,10 @@ void GuestAgent::watch(const std::string& name, const Row<GuestRecord>& row, Run
 
 void GuestAgent::stop(const std::string& name, const Row<GuestRecord>& row, Run& run) {
     const GuestRecord& guest = row.record;
-    if (listed_since(run) && domain(guest.uuid) == nullptr) {
+    if (listed_since(run) && context_.domain(guest.uuid) == nullptr) {
         return move(name, run, State::clearing, "its domain is gone");
     }
-    const DomainView* seen = domain(guest.uuid);
+    const DomainView* seen = context_.domain(guest.uuid);
     if (seen != nullptr && (seen->state == DomainState::shut_off || seen->state == DomainState::crashed)) {
         return move(name, run, State::clearing, "its domain is shut off");
     }
@@ -419,15 +408,13 @@ void GuestAgent::stop(const std::string& name, const Row<GuestRecord>& row, Run&
 
 void GuestAgent::clear(const std::string& name, const GuestRecord& guest, Run& run) {
     if (!listed_since(run)) return;
-    if (domain(guest.uuid) == nullptr) {
+    if (context_.domain(guest.uuid) == nullptr) {
         run.repeat_at = context_.now;
         return move(name, run, State::closing, "closing its front ends");
     }
     if (context_.now < run.repeat_at) return;
     run.repeat_at = context_.now + kStopRepeat;
-    const Tag tag = context_.tag();
-    context_.domain_waits[tag] = [this](const DomainDone&) { context_.emit(ListDomains{}); };
-    context_.emit(DestroyDomain{tag, guest.uuid, run.error.empty() ? "cleared away" : run.error});
+    context_.destroy_domain(guest.uuid, run.error.empty() ? "cleared away" : run.error);
 }
 
 void GuestAgent::close(const std::string& name, Run& run, bool& erase) {

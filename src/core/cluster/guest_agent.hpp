@@ -83,8 +83,6 @@ class GuestAgent {
     bool epoch_refused(const PlacementRecord& placement) const;
     bool cleared_for_its_disk(const std::string& name, Run& run);
     bool has_front_client(const PlacementRecord& placement) const;
-    const DomainView* domain(const GuestId& uuid) const;
-    bool placed_here(const PlacementRecord& placement) const;
     bool leaving() const;  // this node leaves cleanly: its guests end here and start elsewhere
 
     Context& context_;

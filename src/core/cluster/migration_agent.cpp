@@ -9,19 +9,12 @@
 
 namespace gemel::cluster {
 
-const DomainView* MigrationAgent::domain(const GuestId& uuid) const {
-    const auto at = context_.domains.find(uuid);
-    return at == context_.domains.end() ? nullptr : &at->second;
-}
-
 bool MigrationAgent::mine(const GuestRecord& guest) const {
-    return guest.placement && guest.placement->node == context_.config.name &&
-           guest.placement->incarnation == context_.config.incarnation;
+    return guest.placement && context_.this_life(*guest.placement);
 }
 
 bool MigrationAgent::to_here(const GuestRecord& guest) const {
-    return guest.migration && guest.migration->node == context_.config.name &&
-           guest.migration->incarnation == context_.config.incarnation;
+    return guest.migration && context_.this_life(*guest.migration);
 }
 
 bool MigrationAgent::tidying(const GuestId& guest) const {
@@ -72,7 +65,7 @@ bool MigrationAgent::destination_ended(const std::string& name, Destination& des
     if (context_.now < destination.close_at) return false;
     if (row == context_.gated.guests.end()) return true;
     context_.emit(CloseGate{row->second.record.uuid});
-    if (!here && domain(row->second.record.uuid) == nullptr)
+    if (!here && context_.domain(row->second.record.uuid) == nullptr)
         context_.emit(GuardForget{row->second.record.uuid});
     return true;
 }
@@ -129,7 +122,7 @@ void MigrationAgent::source(const std::string& name, const Row<GuestRecord>& row
             if (!reason.empty()) return give_up(name, row, source, reason);
             if (!context_.domains_known) return;
             // A process of before may have got further: then the guest may be there already.
-            const DomainView* here = domain(row.record.uuid);
+            const DomainView* here = context_.domain(row.record.uuid);
             const bool runs = here != nullptr && here->state == DomainState::running;
             if (!runs || source.arrived) {
                 source.state = SourceState::copying;
@@ -163,7 +156,6 @@ void MigrationAgent::start_copy(const std::string& name, const Row<GuestRecord>&
         if (at == sources_.end() || at->second.secret != secret) return;
         Source& one = at->second;
         one.outstanding = false;
-        one.failed = !done.ok;
         one.error = done.detail;
         one.downtime_ms = done.downtime_ms;
         one.ended = context_.now;
@@ -176,7 +168,7 @@ void MigrationAgent::start_copy(const std::string& name, const Row<GuestRecord>&
 }
 
 void MigrationAgent::copying(const std::string& name, const Row<GuestRecord>& row, Source& source) {
-    const DomainView* here = domain(row.record.uuid);
+    const DomainView* here = context_.domain(row.record.uuid);
     const bool runs = here != nullptr && here->state == DomainState::running;
     const bool known = context_.domains_known;
     const bool early = mutant("lease_moved_before_drain") && known && !runs;
@@ -192,15 +184,15 @@ void MigrationAgent::copying(const std::string& name, const Row<GuestRecord>& ro
         }
         return;
     }
-    after_failure(name, row, source);
+    after_failure(name, row, source, reason);
 }
 
 // libvirt has answered, or nobody asked it (this process is another): who runs the guest?
-void MigrationAgent::after_failure(const std::string& name, const Row<GuestRecord>& row, Source& source) {
-    const DomainView* here = domain(row.record.uuid);
+void MigrationAgent::after_failure(const std::string& name, const Row<GuestRecord>& row, Source& source,
+                                   const std::string& reason) {
+    const DomainView* here = context_.domain(row.record.uuid);
     const Duration waited = context_.now - source.ended;
     if (!context_.domains_known || context_.domains_at < source.ended) return;
-    const std::string reason = abort_reason(row.record);
     const std::string why = !reason.empty() ? reason : source.error;
     if (here == nullptr) {
         if (waited > kArrivePatience || reason == row.record.migration->node + " was lost")
@@ -212,9 +204,7 @@ void MigrationAgent::after_failure(const std::string& name, const Row<GuestRecor
     } else if (waited > kResumePatience && context_.now >= source.repeat_at) {
         // Neither moved nor resumed: it is ended, and started anew by the ordinary way.
         source.repeat_at = context_.now + seconds(5);
-        const Tag tag = context_.tag();
-        context_.domain_waits[tag] = [this](const DomainDone&) { context_.emit(ListDomains{}); };
-        context_.emit(DestroyDomain{tag, row.record.uuid, "left paused by a migration that failed"});
+        context_.destroy_domain(row.record.uuid, "left paused by a migration that failed");
     }
 }
 
@@ -370,13 +360,11 @@ void MigrationAgent::destination(const std::string& name, const Row<GuestRecord>
         destination.secret = migration.secret;
     }
     if (destination.busy) return;
-    const DomainView* here = domain(guest.uuid);
+    const DomainView* here = context_.domain(guest.uuid);
     if (migration.phase == MigrationPhase::preparing) {
         if (here != nullptr && context_.now >= destination.repeat_at) {
             destination.repeat_at = context_.now + seconds(5);
-            const Tag tag = context_.tag();
-            context_.domain_waits[tag] = [this](const DomainDone&) { context_.emit(ListDomains{}); };
-            context_.emit(DestroyDomain{tag, guest.uuid, "left over from an earlier migration"});
+            context_.destroy_domain(guest.uuid, "left over from an earlier migration");
         }
         if (here != nullptr || !context_.domains_known) return;
         if (destination.address.empty()) return open_gate(name, guest, destination);

@@ -3,9 +3,8 @@
 // decides: it gives up (before the release) or releases and switches (once the guest runs at the
 // destination).
 //
-//   source       opening --prepared--> copying --arrived, own domain does not run--> releasing --refused
-//   here-->
-//                switching --committed--> (forgotten)
+//   source       opening --prepared--> copying --arrived, own domain does not run--> releasing
+//                releasing --epoch refused here--> switching --committed--> (forgotten)
 //                opening, copying --failed, cancelled, not possible any more--> (given up: forgotten)
 //   destination  opening --front ends open--> gating --gate open, committed--> waiting --runs here--> telling
 #pragma once
@@ -34,6 +33,8 @@ class MigrationAgent {
     void progress(const MigrationProgress& progress);
     // libvirt still tidies up after this guest, which was switched away: its domain may be left to it.
     bool tidying(const GuestId& guest) const;
+    // It is committed that the guest moves to this life of this node.
+    bool to_here(const GuestRecord& guest) const;
 
   private:
     enum class SourceState : std::uint8_t { opening, copying, releasing, switching };
@@ -43,7 +44,6 @@ class MigrationAgent {
         Instant since;
         bool outstanding = false;  // libvirt has not answered yet
         bool busy = false;         // a commit or a release is under way
-        bool failed = false;
         std::string error;
         std::uint32_t downtime_ms = 0;
         Instant ended;  // when libvirt answered
@@ -67,14 +67,14 @@ class MigrationAgent {
     };
 
     bool mine(const GuestRecord& guest) const;
-    bool to_here(const GuestRecord& guest) const;
     bool in_tables(const std::string& name, const std::string& secret) const;
     bool source_ended(const std::string& name, Source& source);
     bool destination_ended(const std::string& name, Destination& destination);
     void forget_ended();
     void source(const std::string& name, const Row<GuestRecord>& row);
     void copying(const std::string& name, const Row<GuestRecord>& row, Source& source);
-    void after_failure(const std::string& name, const Row<GuestRecord>& row, Source& source);
+    void after_failure(const std::string& name, const Row<GuestRecord>& row, Source& source,
+                       const std::string& reason);
     void start_copy(const std::string& name, const Row<GuestRecord>& row, Source& source);
     bool frozen(const GuestRecord& guest) const;
     std::string abort_reason(const GuestRecord& guest) const;
@@ -89,7 +89,6 @@ class MigrationAgent {
     void guard_it(const GuestRecord& guest);
     void open_gate(const std::string& name, const GuestRecord& guest, Destination& destination);
     void commit_prepared(const std::string& name, const Row<GuestRecord>& row, Destination& destination);
-    const DomainView* domain(const GuestId& uuid) const;
 
     Context& context_;
     Peers& peers_;

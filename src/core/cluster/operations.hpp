@@ -58,6 +58,8 @@ class Operations {
     Status begin_one(const GuestMigrateCancel& c, OperationRecord& operation, Txn& txn);
     Status begin_one(const NodeDrain& c, OperationRecord& operation, Txn& txn);
     Status begin_one(const NodeUndrain& c, OperationRecord& operation, Txn& txn);
+    void begin_move(const Row<GuestRecord>& guest, MigrationRecord migration, OperationRecord& operation,
+                    Txn& txn);
     Status set_drained(const std::string& node, bool drained, Txn& txn);
     Status begin_one(const ConfirmDown& c, OperationRecord& operation, Txn& txn);
     Result<const Row<VolumeRecord>*> volume(const std::string& name) const;

@@ -23,11 +23,10 @@ Status Operations::begin_one(const GuestMigrate& c, OperationRecord& operation, 
         target = migration_target(context_.gated, record, alive(), why);
         if (target.empty())
             return fail(ErrorCode::failed_precondition, "no node can take " + c.name + " now: " + why);
+    } else if (why = migration_refusal(context_.gated, record, target, alive()); !why.empty()) {
+        const bool unknown = context_.node(target) == nullptr;
+        return fail(unknown ? ErrorCode::not_found : ErrorCode::failed_precondition, why);
     }
-    why = migration_refusal(context_.gated, record, target, alive());
-    if (!why.empty())
-        return fail(context_.node(target) == nullptr ? ErrorCode::not_found : ErrorCode::failed_precondition,
-                    why);
     const HostResources& there = peers_.resources_of(target);
     if (there.known && there.memory_free_bytes < record.memory_bytes) {
         return fail(ErrorCode::failed_precondition,
@@ -40,13 +39,18 @@ Status Operations::begin_one(const GuestMigrate& c, OperationRecord& operation, 
     migration.bandwidth_bytes = c.bandwidth_bytes;
     migration.downtime_ms = c.downtime_ms;
     migration.auto_converge = c.auto_converge;
-    migration.operation = operation.id;
-    open_migration(context_, **row, std::move(migration), txn);
-    operation.arguments["node"] = target;
-    operation.arguments["from"] = record.placement->node;
-    operation.state = OperationState::running;
-    operation.step = target + " gets ready";
+    begin_move(**row, std::move(migration), operation, txn);
     return {};
+}
+
+void Operations::begin_move(const Row<GuestRecord>& guest, MigrationRecord migration,
+                            OperationRecord& operation, Txn& txn) {
+    operation.arguments["node"] = migration.node;
+    operation.arguments["from"] = guest.record.placement->node;
+    operation.state = OperationState::running;
+    operation.step = migration.node + " gets ready";
+    migration.operation = operation.id;
+    open_migration(context_, guest, std::move(migration), txn);
 }
 
 Status Operations::begin_one(const GuestMigrateCancel& c, OperationRecord& operation, Txn& txn) {
@@ -133,14 +137,10 @@ bool Operations::drain_next(const OperationRow& row, std::string& waits) {
         child.kind = "vm.migrate";
         child.object = "vm/" + name;
         child.node = context_.config.name;
-        child.state = OperationState::running;
-        child.step = target + " gets ready";
-        child.arguments = {{"node", target}, {"from", node}};
         MigrationRecord migration;
         migration.node = target;
-        migration.operation = child.id;
         Txn txn;
-        open_migration(context_, guest, std::move(migration), txn);
+        begin_move(guest, std::move(migration), child, txn);
         context_.absent(txn, keys::operation(child.id));
         txn.puts.push_back({keys::operation(child.id), encode(child), 0});
         OperationRecord next = row.record;

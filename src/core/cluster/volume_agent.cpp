@@ -20,8 +20,7 @@ void VolumeAgent::blockd_up(const BlockdUp& up) {
 bool VolumeAgent::owns_any() const {
     for (const auto& [name, row] : context_.gated.volumes) {
         const auto& owner = row.record.owner;
-        if (owner && owner->node == context_.config.name && owner->incarnation == context_.config.incarnation)
-            return true;
+        if (owner && context_.this_life(*owner)) return true;
     }
     return false;
 }
@@ -41,8 +40,7 @@ std::string VolumeAgent::refusal(const Row<VolumeRecord>& row, const replication
             return "it changes a replica's identity";
         }
     }
-    const bool owner_here = now.owner && now.owner->node == context_.config.name &&
-                            now.owner->incarnation == context_.config.incarnation;
+    const bool owner_here = now.owner && context_.this_life(*now.owner);
     if (!owner_here && now.owner && !proven_gone(context_.gated, now.owner->node, now.owner->incarnation)) {
         return "this node does not own the volume";
     }
@@ -123,8 +121,7 @@ void VolumeAgent::probe(const ReadDone& done, const LineageId& lineage) {
             if (!record) continue;
             BlockdRenew renew{
                 record->id, {done.sent_at, CommittedVolume{*record, value.mod_revision, lineage}}, {}};
-            const bool mine = record->owner && record->owner->node == context_.config.name &&
-                              record->owner->incarnation == context_.config.incarnation &&
+            const bool mine = record->owner && context_.this_life(*record->owner) &&
                               record->owner->epoch == owner->epoch && !record->owner->revoking;
             if (mine) renew.guard_until = done.sent_at + milliseconds(context_.timing().lease_ms);
             context_.emit(std::move(renew));
