@@ -80,7 +80,7 @@ class Control : public ControlPort {
     // the guard holds the vCPUs of this node's guest
     virtual bool frozen(std::uint32_t) const { return false; }
     virtual void guest_ended() = 0;  // the guest crashed
-    // the machine on that node is gone; true: it goes on where it came from
+    // the machine on that node is gone; false: the guest is to be ended by who says so
     virtual bool guest_vanishes(std::uint32_t) { return false; }
     // the guest on the other node runs too, and is served; empty: not so
     virtual std::string served_twice(std::uint32_t) const { return {}; }

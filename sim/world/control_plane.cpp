@@ -23,7 +23,7 @@ ControlPlane::ControlPlane(Parts parts, Prng random, const Setup& setup)
       store_(parts.tasks, parts.trace, parts.counters, parts.network, random_.fork()),
       move_(
           LiveMove::Parts{parts.tasks, parts.trace, parts.counters, parts.network, parts.guest, parts.world},
-          Prng(~random.next()), setup.scripted) {
+          Prng(~random.next())) {
     for (std::uint32_t node = 0; node < 2; ++node) {
         hosts_[node] = std::make_unique<GuestHost>(
             GuestHost::Parts{parts_.tasks, parts_.trace, parts_.counters, parts_.guest, parts_.world,
@@ -231,7 +231,7 @@ void ControlPlane::follow_handover(const VolumeRecord& before) {
     if (able) throw Violation("C9", "a move was given up after its source had given up the epoch");
 }
 
-// The guest's machine is gone on that node; true: the one it was copied from goes on.
+// The guest's machine is gone on that node: the guest has ended, or the one it was copied from goes on.
 bool ControlPlane::guest_vanishes(std::uint32_t node) {
     hosts_[node]->vanish();
     return true;

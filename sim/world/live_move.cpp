@@ -56,12 +56,8 @@ void LiveMove::begin(Order order) {
     patience_ = milliseconds(random_.between(500, 8000));
     constexpr std::array<Mishap, 3> kMishaps = {Mishap::cannot_load, Mishap::reply_lost, Mishap::left_paused};
     mishap_ = random_.chance(1, 4) ? kMishaps[random_.below(kMishaps.size())] : Mishap::none;
-    Duration takes =
+    const Duration takes =
         milliseconds(random_.chance(1, 2) ? random_.between(50, 1500) : random_.between(500, 8000));
-    if (scripted_) {
-        mishap_ = scripted_mishap_;
-        takes = scripted_copies_;
-    }
     parts_.counters.add("migration.begun");
     enter(Step::copying, takes);
     parts_.tasks.after(kLook, [this, number = number_] {
@@ -130,11 +126,11 @@ void LiveMove::advance() {
             return enter(Step::draining, Duration{});
         case Step::draining:
             if (!parts_.guest.idle()) return;
-            if (!std::exchange(flushed_, true) && !scripted_) {
+            if (!std::exchange(flushed_, true)) {
                 parts_.guest.ask(GuestOperation::flush, 0, 0, false);
                 return;
             }
-            return enter(Step::arriving, milliseconds(scripted_ ? 100 : random_.between(2, 300)));
+            return enter(Step::arriving, milliseconds(random_.between(2, 300)));
         case Step::arriving:
             if (mishap_ == Mishap::cannot_load) return fail("the destination could not load its state");
             return arrive();
@@ -144,7 +140,7 @@ void LiveMove::advance() {
 
 void LiveMove::arrive() {
     to().arrive();
-    enter(Step::resumed, milliseconds(scripted_ ? 50 : random_.between(1, 200)));
+    enter(Step::resumed, milliseconds(random_.between(1, 200)));
 }
 
 // The last reply: whether the source's libvirt hears that it runs there.
@@ -153,9 +149,7 @@ void LiveMove::finish() {
         from().leave_after_move();
         return end(true, "");
     }
-    const bool resumes =
-        scripted_ ? mishap_ == Mishap::reply_lost
-                  : mishap_ == Mishap::reply_lost || (mishap_ == Mishap::none && random_.chance(1, 2));
+    const bool resumes = mishap_ == Mishap::reply_lost || (mishap_ == Mishap::none && random_.chance(1, 2));
     parts_.counters.add("migration.reply_lost");
     if (resumes && from().exists()) {
         from().resume_after_move();
@@ -172,7 +166,7 @@ void LiveMove::fail(const std::string& why) {
     parts_.trace.note_text(parts_.tasks.now(), order_.from, "libvirt.fails", why);
     to().drop_incoming();
     const bool stopped = step_ != Step::copying;
-    if (stopped && !scripted_ && random_.chance(1, 12)) {
+    if (stopped && random_.chance(1, 12)) {
         parts_.counters.add("site.left_paused");
     } else {
         from().resume_after_move();

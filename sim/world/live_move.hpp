@@ -26,7 +26,7 @@ class LiveMove {
   public:
     // resumed: it runs at the destination, and the source's libvirt has not heard of it
     enum class Step : std::uint8_t { none, copying, draining, arriving, resumed };
-    // What goes wrong by itself, as a script wants it or by chance.
+    // What goes wrong by itself.
     enum class Mishap : std::uint8_t { none, cannot_load, reply_lost, left_paused };
     struct Parts {
         Tasks& tasks;
@@ -45,7 +45,7 @@ class LiveMove {
         Done done;
         Progress progress;
     };
-    LiveMove(Parts parts, Prng random, bool scripted) : parts_(parts), random_(random), scripted_(scripted) {}
+    LiveMove(Parts parts, Prng random) : parts_(parts), random_(random) {}
     void set_hosts(GuestHost& first, GuestHost& second) { hosts_ = {&first, &second}; }
 
     // -- the gates and the tunnel are the clusterds'
@@ -59,10 +59,6 @@ class LiveMove {
     Step step() const { return step_; }
     // the guest's machine is still this node's: libvirt may yet resume it here
     bool holds(std::uint32_t node) const;
-    void script(Mishap mishap, Duration copies) {
-        scripted_mishap_ = mishap;
-        scripted_copies_ = copies;
-    }
 
   private:
     GuestHost& from() { return *hosts_[order_.from]; }
@@ -79,11 +75,8 @@ class LiveMove {
 
     Parts parts_;
     Prng random_;
-    bool scripted_;
     std::array<GuestHost*, 2> hosts_{};
     std::array<std::string, 2> gates_;
-    Mishap scripted_mishap_ = Mishap::none;
-    Duration scripted_copies_ = seconds(2);
     // -- of the one under way
     Order order_;
     Step step_ = Step::none;

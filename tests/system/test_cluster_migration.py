@@ -169,6 +169,12 @@ def interrupted_at(box, moving, fault, after_s):
     process.kill()
 
 
+def ends_equal(box, moving):
+    moving.guest.check_errors()
+    moving.guest.power_off("node1")
+    box.check_equal(GUEST)
+
+
 @time_limit(400)
 def test_there_and_back_and_cancel():
     with Cluster(witness=True) as box:
@@ -187,9 +193,7 @@ def test_there_and_back_and_cancel():
             box.gemel("node1", "node", "undrain", source)
             there_and_back(moving, 1)
         with story("at the end the replicas are equal"):
-            moving.guest.check_errors()
-            moving.guest.power_off("node1")
-            box.check_equal(GUEST)
+            ends_equal(box, moving)
 
 
 @time_limit(600)
@@ -199,9 +203,7 @@ def test_interrupted_while_copying():
         for fault in FAULTS:
             with story(f"memory is being copied: {fault.__name__.replace('_', ' ')}"):
                 interrupted_while_copying(box, moving, fault)
-        moving.guest.check_errors()
-        moving.guest.power_off("node1")
-        box.check_equal(GUEST)
+        ends_equal(box, moving)
 
 
 @long_test
@@ -212,9 +214,7 @@ def test_interrupted_at_every_moment():
             for tenths in range(1, 20, 2):
                 with story(f"{tenths / 10} s after it began: {fault.__name__.replace('_', ' ')}"):
                     interrupted_at(box, moving, fault, tenths / 10)
-        moving.guest.check_errors()
-        moving.guest.power_off("node1")
-        box.check_equal(GUEST)
+        ends_equal(box, moving)
 
 
 @long_test

@@ -43,6 +43,15 @@ tl::unexpected<Error> libvirt_error(std::string_view doing) {
                 fmt::format("{}: libvirt says: {}", doing, text));
 }
 
+Result<virConnectPtr> connect_to(const std::string& uri, int keep_alive_interval_s) {
+    constexpr unsigned kKeepAliveCount = 3;
+    const virConnectPtr connection = virConnectOpen(uri.c_str());
+    if (connection == nullptr)
+        return fail(ErrorCode::unavailable, libvirt_error("connecting to " + uri).value().message);
+    virConnectSetKeepAlive(connection, keep_alive_interval_s, kKeepAliveCount);
+    return connection;
+}
+
 void start_event_loop() {
     static std::once_flag once;
     std::call_once(once, [] {

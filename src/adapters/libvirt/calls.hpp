@@ -28,6 +28,15 @@ inline std::string take(char* text) {
 // The calling thread's last error: one line, "<doing>: libvirt says: ...".
 tl::unexpected<Error> libvirt_error(std::string_view doing);
 
+// A connection that notices a libvirtd which does not answer within three intervals. Error: unavailable.
+Result<virConnectPtr> connect_to(const std::string& uri, int keep_alive_interval_s);
+
+// libvirt has one registration for callbacks of many shapes; the event's id says which one this is.
+template <typename Callback>
+virConnectDomainEventGenericCallback any_shape(Callback* callback) {
+    return reinterpret_cast<virConnectDomainEventGenericCallback>(reinterpret_cast<void (*)()>(callback));
+}
+
 // One thread for the whole process runs libvirt's event loop (keep-alives, domain events); libvirt has no way
 // to end it. Before the first connection.
 void start_event_loop();

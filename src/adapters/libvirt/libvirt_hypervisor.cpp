@@ -31,7 +31,6 @@ struct LibvirtHypervisor::Listener {
 namespace {
 
 constexpr int kKeepAliveIntervalSeconds = 5;
-constexpr unsigned kKeepAliveCount = 3;
 
 DomainState state_of(int state) {
     switch (state) {
@@ -182,17 +181,13 @@ void LibvirtHypervisor::on_change(std::function<void()> listener) {
 Status LibvirtHypervisor::connect() {
     if (connection_ != nullptr && virConnectIsAlive(connection_) == 1) return {};
     disconnect();
-    connection_ = virConnectOpen(uri_.c_str());
-    if (connection_ == nullptr) {
-        return fail(ErrorCode::unavailable, libvirt_error("connecting to " + uri_).value().message);
-    }
-    virConnectSetKeepAlive(connection_, kKeepAliveIntervalSeconds, kKeepAliveCount);
-    // libvirt has one registration for callbacks of many shapes; the event's id says which one this is.
-    const auto generic =
-        reinterpret_cast<virConnectDomainEventGenericCallback>(reinterpret_cast<void (*)()>(on_event));
+    const auto connected = connect_to(uri_, kKeepAliveIntervalSeconds);
+    if (!connected) return tl::unexpected<Error>(connected.error());
+    connection_ = *connected;
     auto* const for_events = new std::shared_ptr<Listener>(listener_);
-    event_registration_ = virConnectDomainEventRegisterAny(
-        connection_, nullptr, VIR_DOMAIN_EVENT_ID_LIFECYCLE, generic, for_events, release_listener);
+    event_registration_ =
+        virConnectDomainEventRegisterAny(connection_, nullptr, VIR_DOMAIN_EVENT_ID_LIFECYCLE,
+                                         any_shape(on_event), for_events, release_listener);
     if (event_registration_ < 0) {
         release_listener(for_events);
         auto error = libvirt_error("asking for domain events");

@@ -1,7 +1,5 @@
 #include "adapters/libvirt/live_migration.hpp"
 
-#include <array>
-
 #include <fmt/format.h>
 #include <libvirt/libvirt.h>
 
@@ -14,7 +12,6 @@ using namespace libvirt;
 namespace {
 
 constexpr int kKeepAliveIntervalSeconds = 3;
-constexpr unsigned kKeepAliveCount = 3;
 
 using Downtime = std::shared_ptr<std::atomic<std::uint32_t>>;
 
@@ -62,17 +59,14 @@ Result<std::unique_ptr<LiveMigration>> LiveMigration::open(const std::string& ur
     start_event_loop();
     std::unique_ptr<LiveMigration> made(new LiveMigration());
     for (auto* connection : {&made->copying_, &made->watching_}) {
-        *connection = virConnectOpen(uri.c_str());
-        if (*connection == nullptr)
-            return fail(ErrorCode::unavailable, libvirt_error("connecting to " + uri).value().message);
-        virConnectSetKeepAlive(*connection, kKeepAliveIntervalSeconds, kKeepAliveCount);
+        const auto connected = connect_to(uri, kKeepAliveIntervalSeconds);
+        if (!connected) return tl::unexpected<Error>(connected.error());
+        *connection = *connected;
     }
-    // libvirt has one registration for callbacks of many shapes; the event's id says which one this is.
-    const auto generic =
-        reinterpret_cast<virConnectDomainEventGenericCallback>(reinterpret_cast<void (*)()>(job_completed));
     auto* const shared = new Downtime(made->downtime_ms_);
-    made->registration_ = virConnectDomainEventRegisterAny(
-        made->watching_, nullptr, VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, generic, shared, release_downtime);
+    made->registration_ =
+        virConnectDomainEventRegisterAny(made->watching_, nullptr, VIR_DOMAIN_EVENT_ID_JOB_COMPLETED,
+                                         any_shape(job_completed), shared, release_downtime);
     if (made->registration_ < 0) release_downtime(shared);
     return made;
 }

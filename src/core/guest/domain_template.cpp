@@ -106,8 +106,8 @@ void add_basics(pugi::xml_node domain, const GuestRecord& guest, const Template&
     add(power, "suspend-to-disk", {{"enabled", "no"}});
 }
 
-const std::string& socket_of(const GuestDisk& disk, const Placement& placement) {
-    return std::ranges::find(placement.disks, disk.target, &DiskSocket::target)->path;
+const DiskSocket& socket_of(const GuestDisk& disk, const Placement& placement) {
+    return *std::ranges::find(placement.disks, disk.target, &DiskSocket::target);
 }
 
 void add_vhost_user_disks(pugi::xml_node devices, const GuestRecord& guest, const Placement& placement) {
@@ -116,7 +116,7 @@ void add_vhost_user_disks(pugi::xml_node devices, const GuestRecord& guest, cons
         const auto& disk = guest.disks[i];
         auto node = add(devices, "disk", {{"type", "vhostuser"}, {"device", "disk"}, {"snapshot", "no"}});
         add(node, "driver", {{"name", "qemu"}, {"type", "raw"}, {"queues", std::to_string(queues)}});
-        auto source = add(node, "source", {{"type", "unix"}, {"path", socket_of(disk, placement)}});
+        auto source = add(node, "source", {{"type", "unix"}, {"path", socket_of(disk, placement).path}});
         // for ever, once a second: QEMU counts whole ones
         add(source, "reconnect", {{"enabled", "yes"}, {"timeout", "1"}});
         add(node, "target", {{"dev", disk.target}, {"bus", "virtio"}});
@@ -154,8 +154,6 @@ void add_devices(pugi::xml_node domain, const GuestRecord& guest, const Template
     add(devices, "memballoon", {{"model", "none"}});
 }
 
-// libvirt 9.0 has no word for NBD's reconnect-delay, so QEMU is told directly. Everything libvirt places has
-// a fixed slot, so that these cannot collide.
 // What QEMU takes for a disk without a partition table; told, because it would read the disk for one, also at
 // a migration's destination, whose disk does not answer yet (docs/design/0012).
 std::string geometry(std::uint64_t size_bytes) {
@@ -165,6 +163,8 @@ std::string geometry(std::uint64_t size_bytes) {
     return fmt::format("cyls={},heads={},secs={}", cylinders, kHeads, kSectors);
 }
 
+// libvirt 9.0 has no word for NBD's reconnect-delay, so QEMU is told directly. Everything libvirt places has
+// a fixed slot, so that these cannot collide.
 void add_nbd_disks(pugi::xml_node domain, const GuestRecord& guest, const Template& fixed,
                    const Placement& placement) {
     auto command_line = add(domain, "qemu:commandline");
@@ -174,22 +174,21 @@ void add_nbd_disks(pugi::xml_node domain, const GuestRecord& guest, const Templa
     const bool express = fixed.machine.starts_with("pc-q35-");
     for (std::size_t i = 0; i < guest.disks.size(); ++i) {
         const auto& disk = guest.disks[i];
-        const auto socket = std::ranges::find(placement.disks, disk.target, &DiskSocket::target);
-        const nlohmann::ordered_json block = {
-            {"driver", "nbd"},
-            {"node-name", "gemel-" + disk.target},
-            {"server", {{"type", "unix"}, {"path", socket_of(disk, placement)}}},
-            {"export", disk.volume},
-            {"reconnect-delay", kReconnectDelaySeconds},
-            {"cache", {{"direct", true}, {"no-flush", false}}},
-            {"discard", "unmap"}};
+        const DiskSocket& socket = socket_of(disk, placement);
+        const nlohmann::ordered_json block = {{"driver", "nbd"},
+                                              {"node-name", "gemel-" + disk.target},
+                                              {"server", {{"type", "unix"}, {"path", socket.path}}},
+                                              {"export", disk.volume},
+                                              {"reconnect-delay", kReconnectDelaySeconds},
+                                              {"cache", {{"direct", true}, {"no-flush", false}}},
+                                              {"discard", "unmap"}};
         argument("-blockdev");
         argument(block.dump());
         argument("-device");
         argument(fmt::format(
             "virtio-blk-pci,drive=gemel-{0},id=disk-{0},bus={1}.0,addr={2:#x},bootindex={3},"
             "write-cache=on,{4}",
-            disk.target, express ? "pcie" : "pci", kFirstDiskSlot + i, i + 1, geometry(socket->size_bytes)));
+            disk.target, express ? "pcie" : "pci", kFirstDiskSlot + i, i + 1, geometry(socket.size_bytes)));
     }
 }
 

@@ -71,7 +71,7 @@ void FrontRequests::submit(const FrontRequest& request) {
     const bool early = !served && request.epoch != 0 && request.epoch == core_.authority.incoming_epoch();
     if (early && valid(request) && early_.size() < early_.capacity()) {
         early_.push_back(request);
-        if (early_.size() == 1) core_.notice(NoticeKind::handover, "its guest asks: it runs here now");
+        if (early_.size() == 1) core_.notice(NoticeKind::handover, "it is asked something, which waits");
         return;
     }
     const auto index = served && valid(request) ? slots_.take() : std::nullopt;

@@ -39,6 +39,16 @@ Json migration(const std::optional<MigrationRecord>& record) {
     return {{"node", record->node}, {"phase", to_string(record->phase)}, {"cancel", record->cancel}};
 }
 
+// A guest that was moved live: for how long it paused, where QEMU told.
+Json moved(const OperationRecord& record, Json guest) {
+    const auto downtime = record.result.find("downtime_ms");
+    if (record.kind != "vm.migrate") return guest;
+    guest["downtime_ms"] = downtime == record.result.end()
+                               ? Json(nullptr)
+                               : Json(std::strtoull(downtime->second.c_str(), nullptr, 10));
+    return guest;
+}
+
 Json rung(const cluster::RungView& view) {
     return {{"kind", view.kind},
             {"state", view.state},
@@ -214,20 +224,6 @@ Json Renderer::plan(const cluster::PlanView& view) const {
             {"wait_ms", or_null(view.wait_ms)},
             {"confirm_name", view.confirm_name}};
 }
-
-namespace {
-
-// A guest that was moved live: for how long it paused, where QEMU told.
-Json moved(const OperationRecord& record, Json guest) {
-    const auto downtime = record.result.find("downtime_ms");
-    if (record.kind != "vm.migrate") return guest;
-    guest["downtime_ms"] = downtime == record.result.end()
-                               ? Json(nullptr)
-                               : Json(std::strtoull(downtime->second.c_str(), nullptr, 10));
-    return guest;
-}
-
-}  // namespace
 
 Json Renderer::result_of(const OperationRecord& record, const cluster::StatusView& status,
                          const std::vector<cluster::FenceDeviceView>& devices) const {

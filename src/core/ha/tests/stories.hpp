@@ -17,6 +17,23 @@ inline FenceSet bmc(const std::string& node) {
     return {device};
 }
 
+// With one disk, a volume of its name; not started.
+inline void define_guest(World& world, const std::string& name, std::uint64_t memory_bytes) {
+    VolumeCreate volume;
+    volume.name = name;
+    volume.size_bytes = 1 << 20;
+    auto made = world.ask("node1", volume);
+    ASSERT_TRUE(made) << made.error().message;
+    ASSERT_EQ(made->state, OperationState::succeeded) << made->error;
+    GuestCreate guest;
+    guest.name = name;
+    guest.memory_bytes = memory_bytes;
+    guest.vcpus = 1;
+    guest.disks = {{"vda", name}};
+    made = world.ask("node1", guest);
+    ASSERT_TRUE(made) << made.error().message;
+}
+
 // A cluster that works, with one volume and one guest that runs on node1.
 inline void prepare(World& world, bool fence = true) {
     ASSERT_TRUE(world.until(seconds(30),
@@ -33,20 +50,8 @@ inline void prepare(World& world, bool fence = true) {
             ASSERT_EQ(set->state, OperationState::succeeded) << set->error;
         }
     }
-    VolumeCreate volume;
-    volume.name = "web1";
-    volume.size_bytes = 1 << 20;
-    auto made = world.ask("node1", volume);
-    ASSERT_TRUE(made) << made.error().message;
-    ASSERT_EQ(made->state, OperationState::succeeded) << made->error;
-    GuestCreate guest;
-    guest.name = "web1";
-    guest.memory_bytes = 1 << 30;
-    guest.vcpus = 1;
-    guest.disks = {{"vda", "web1"}};
-    made = world.ask("node1", guest);
-    ASSERT_TRUE(made) << made.error().message;
-    made = world.ask("node1", GuestStart{"web1", "node1"});
+    ASSERT_NO_FATAL_FAILURE(define_guest(world, "web1", 1 << 30));
+    const auto made = world.ask("node1", GuestStart{"web1", "node1"});
     ASSERT_TRUE(made) << made.error().message;
     ASSERT_EQ(made->state, OperationState::succeeded) << made->error << made->step;
     ASSERT_EQ(world.runners("web1"), std::vector<std::string>{"node1"});

@@ -415,16 +415,7 @@ TEST(Operations, WhatWasDoneIsSeen) {
     world.watch_lag = seconds(18);
     for (int i = 0; i < 5; ++i) {
         const std::string name = "new" + std::to_string(i);
-        VolumeCreate volume;
-        volume.name = name;
-        volume.size_bytes = 1 << 20;
-        ASSERT_TRUE(world.ask("node1", volume));
-        GuestCreate guest;
-        guest.name = name;
-        guest.memory_bytes = 64 << 20;
-        guest.vcpus = 1;
-        guest.disks = {{"vda", name}};
-        ASSERT_TRUE(world.ask("node1", guest));
+        ASSERT_NO_FATAL_FAILURE(define_guest(world, name, 64 << 20));
         const auto started = world.ask("node1", GuestStart{name, "node1"});
         ASSERT_TRUE(started) << started.error().message;
     }

@@ -51,6 +51,12 @@ void begin_move(World& world, const std::string& to, const std::string& asked = 
 bool copying(World& world) {
     return !world.copies.empty() && world.copies.front().step == FakeCopy::Step::copying;
 }
+// In the middle of a move from node1 to node2.
+void copy_for_a_while(World& world) {
+    begin_move(world, "node2");
+    ASSERT_TRUE(world.until(seconds(10), [&] { return copying(world); }));
+    world.run(milliseconds(500));
+}
 bool resumed_there(World& world) {
     return !world.copies.empty() && world.copies.front().step == FakeCopy::Step::resumed;
 }
@@ -156,9 +162,7 @@ TEST(Migration, CancelledWhileItsMemoryIsCopied) {
 TEST(Migration, DestinationsClusterdIsRestartedWhileItCopies) {
     World world(2, true);
     prepare(world);
-    begin_move(world, "node2");
-    ASSERT_TRUE(world.until(seconds(10), [&] { return copying(world); }));
-    world.run(milliseconds(500));
+    ASSERT_NO_FATAL_FAILURE(copy_for_a_while(world));
     world.start_clusterd("node2");
     ASSERT_TRUE(world.until(seconds(30), [&] { return settled_on(world, "node1"); })) << text(world);
     EXPECT_EQ(starts(world), 1U);
@@ -169,9 +173,7 @@ TEST(Migration, DestinationIsLostWhileItCopies) {
     World world(2, true);
     prepare(world);
     world.auto_power_on = false;
-    begin_move(world, "node2");
-    ASSERT_TRUE(world.until(seconds(10), [&] { return copying(world); }));
-    world.run(milliseconds(500));
+    ASSERT_NO_FATAL_FAILURE(copy_for_a_while(world));
     world.cut_power("node2");
     ASSERT_TRUE(world.until(seconds(30), [&] { return settled_on(world, "node1"); })) << text(world);
     world.run(seconds(30));
@@ -184,9 +186,7 @@ TEST(Migration, SourceIsLostWhileItCopies) {
     World world(2, true);
     prepare(world);
     world.auto_power_on = false;
-    begin_move(world, "node2");
-    ASSERT_TRUE(world.until(seconds(10), [&] { return copying(world); }));
-    world.run(milliseconds(500));
+    ASSERT_NO_FATAL_FAILURE(copy_for_a_while(world));
     const auto promised = world.tables("node2").volumes.at("web1").record.handover->epoch;
     world.cut_power("node1");
     ASSERT_TRUE(world.until(seconds(30), [&] { return settled_on(world, "node2"); })) << text(world);
@@ -334,16 +334,7 @@ TEST(Migration, ADestinationThatCannotOpenItsGateIsGivenUp) {
 }
 
 void second_guest(World& world, const std::string& name) {
-    VolumeCreate volume;
-    volume.name = name;
-    volume.size_bytes = 1 << 20;
-    ASSERT_TRUE(world.ask("node1", volume));
-    GuestCreate guest;
-    guest.name = name;
-    guest.memory_bytes = 1 << 30;
-    guest.vcpus = 1;
-    guest.disks = {{"vda", name}};
-    ASSERT_TRUE(world.ask("node1", guest));
+    ASSERT_NO_FATAL_FAILURE(define_guest(world, name, 1 << 30));
     const auto started = world.ask("node1", GuestStart{name, "node1"});
     ASSERT_TRUE(started && started->state == OperationState::succeeded) << text(world);
 }
