@@ -74,10 +74,11 @@ Status FrontEnd::listen() {
         std::string path = path_of(options_.doors[i]);
         const auto listener = listen_on_path(path);
         if (!listener) return tl::unexpected<Error>(listener.error());
-        entrances_.push_back(
-            {std::move(path),
-             std::make_unique<tcp::Acceptor>(reactor_, *listener, [this, i](int fd) { accepted(i, fd); }),
-             {}});
+        auto acceptor =
+            std::make_unique<tcp::Acceptor>(reactor_, *listener, [this, i](int fd) { accepted(i, fd); });
+        Entrance& entrance = entrances_.emplace_back();
+        entrance.path = std::move(path);
+        entrance.acceptor = std::move(acceptor);
     }
     return {};
 }

@@ -50,8 +50,8 @@ Result<std::unique_ptr<MigrationTunnel>> MigrationTunnel::dig(TunnelOptions opti
     if (::mkdir(given.directory.c_str(), 0700) != 0 && errno != EEXIST)
         return fail(ErrorCode::unavailable,
                     fmt::format("making {}: {}", given.directory, std::strerror(errno)));
-    for (auto [socket, path] : {std::pair{&tunnel->libvirt_, tunnel->libvirt_socket()},
-                                std::pair{&tunnel->qemu_, tunnel->qemu_socket()}}) {
+    for (const auto& [socket, path] : {std::pair{&tunnel->libvirt_, tunnel->libvirt_socket()},
+                                       std::pair{&tunnel->qemu_, tunnel->qemu_socket()}}) {
         auto listening = listen_unix(path);
         if (!listening) return tl::unexpected<Error>(listening.error());
         *socket = std::move(*listening);
